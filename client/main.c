@@ -31,8 +31,10 @@ static int print_help(const cli_command *command) {
 static int unknown_command(const char *name) {
     const char *names[64];
     size_t count = 0;
-    for (const cli_command *c = cli_commands(); c->name && count < 64; c++)
+    for (const cli_command *c = cli_commands(); c->name; c++) {
+        COP_ASSERT(count < sizeof names / sizeof *names);
         names[count++] = c->name;
+    }
     const char *nearest = cop_nearest_name(name, names, count);
     cop_error error;
     if (nearest)

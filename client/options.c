@@ -114,12 +114,12 @@ cop_err cli_options_parse(const cli_command *command, int argc, char **argv, cli
     *out = (cli_options){.timeout = COP_CLIENT_TIMEOUT_MS / 1000.0, .limit = 20};
     COP_TRY(cop_options_parse(&options, argc - 2, argv + 2, out, error));
     if (out->help) return COP_OK;
-    if (out->positional_count < command->least)
+    if (out->positional_count < command->min_positional)
         return cop_fail(error, COP_ERR_USAGE, "expected %s: coppice %s %s (coppice %s --help)",
                         command->arguments, command->name, command->arguments, command->name);
-    if (out->positional_count > command->most)
+    if (out->positional_count > command->max_positional)
         return cop_fail(error, COP_ERR_USAGE, "unexpected argument \"%s\" (coppice %s --help)",
-                        out->positional[command->most], command->name);
+                        out->positional[command->max_positional], command->name);
     return COP_OK;
 }
 

@@ -14,28 +14,28 @@
 
 /* ---- data list ---- */
 
-static bool in_cache(const char *name) {
+static bool is_in_cache(const char *name) {
     char *cache = cop_path_cache(), *folder = cache ? cop_path_join(cache, name) : NULL;
-    bool there = folder && cop_folder_exists(folder);
+    bool exists = folder && cop_folder_exists(folder);
     cop_free(cache);
     cop_free(folder);
-    return there;
+    return exists;
 }
 
 static const char *state_of(const cop_data_source *source) {
     const char *mnist = getenv("COPPICE_MNIST");
     if (source->built_in) return "built in";
     if (strcmp(source->name, "mnist") == 0 && mnist && *mnist) return "in $COPPICE_MNIST";
-    if (in_cache(source->name)) return "downloaded";
+    if (is_in_cache(source->name)) return "downloaded";
     return source->downloadable ? "not here: coppice data get" : "not here";
 }
 
 static void list_local(const cli_options *options) {
-    enum { COLUMNS = 3, MOST = 16 };
-    const char *cells[COLUMNS * (MOST + 1)] = {"NAME", "STATE", "WHAT"};
+    enum { COLUMNS = 3, SOURCES_MAX = 16 };
+    const char *cells[COLUMNS * (SOURCES_MAX + 1)] = {"NAME", "STATE", "WHAT"};
     size_t count;
     const cop_data_source *sources = cop_data_sources(&count);
-    COP_ASSERT(count <= MOST);
+    COP_ASSERT(count <= SOURCES_MAX);
     for (size_t i = 0; i < count; i++) {
         const char *row[COLUMNS] = {sources[i].name, state_of(&sources[i]), sources[i].help};
         memcpy(cells + COLUMNS * (i + 1), row, sizeof row);
@@ -79,8 +79,7 @@ static cop_err list_remote(const cli_options *options, cop_error *error) {
     cli_remote remote = {0};
     cop_err e = cli_remote_open(options, &remote, error);
     if (!e)
-        e = cli_remote_call(&remote, COPPICE__API__METHOD__LIST_DATA, &request.base, NULL,
-                            &coppice__api__list_data_answer__descriptor, &answer, NULL, error);
+        e = cli_remote_call(&remote, &CLI_CALL(LIST_DATA, list_data, request), &answer, NULL, error);
     cli_remote_close(&remote);
     COP_TRY(e);
     const Coppice__Api__ListDataAnswer *a = (const Coppice__Api__ListDataAnswer *)answer;
@@ -127,7 +126,7 @@ static cop_err remove_local(const cli_options *options, const char *name, cop_er
     const cop_data_source *sources = cop_data_sources(&count);
     bool known = false;
     for (size_t i = 0; i < count; i++) known = known || strcmp(sources[i].name, name) == 0;
-    if (!known || !in_cache(name))
+    if (!known || !is_in_cache(name))
         return cop_fail(error, COP_ERR_NOT_FOUND,
                         "data set \"%s\" is not downloaded (coppice data list --local)",
                         name);
@@ -146,8 +145,7 @@ static cop_err remove_remote(const cli_options *options, const char *name, cop_e
     request.name_or_digest = (char *)(uintptr_t)name;
     cop_err e = cli_remote_open(options, &remote, error);
     if (!e)
-        e = cli_remote_call(&remote, COPPICE__API__METHOD__REMOVE_DATA, &request.base, NULL,
-                            &coppice__api__remove_data_answer__descriptor, &answer, NULL, error);
+        e = cli_remote_call(&remote, &CLI_CALL(REMOVE_DATA, remove_data, request), &answer, NULL, error);
     cli_remote_close(&remote);
     COP_TRY(e);
     cop_proto_free(answer);
@@ -183,6 +181,7 @@ cop_err cli_data(const cli_options *options, cop_error *error) {
 /* Mean and standard deviation of u8 samples as fractions of 255, from integer sums. */
 static void statistics(const cop_data_part *part, double *mean, double *std) {
     uint64_t sum = 0, squares = 0, count = (uint64_t)part->count * part->stride;
+    COP_ASSERT(part->type == COP_DATA_U8);
     const uint8_t *p = part->samples;
     for (uint64_t i = 0; i < count; i++) {
         sum += p[i];
@@ -198,7 +197,10 @@ static cop_err inspect_part(const cop_data *data, const cop_data_part *part, con
     coppice__api__inspect_part__init(out);
     out->per_class = cop_alloc_array((size_t)data->classes, sizeof *out->per_class);
     if (!out->per_class) return cop_no_memory(error);
-    for (uint32_t i = 0; i < part->count; i++) out->per_class[part->labels[i]]++;
+    for (uint32_t i = 0; i < part->count; i++) {
+        COP_ASSERT(part->labels[i] >= 0 && part->labels[i] < data->classes);
+        out->per_class[part->labels[i]]++;
+    }
     out->n_per_class = (size_t)data->classes;
     out->part = (char *)(uintptr_t)name;
     out->has_samples = 1;
@@ -240,6 +242,7 @@ static cop_err inspect_data(const cli_options *options, const cop_data *data, co
     Coppice__Api__InspectData r = COPPICE__API__INSPECT_DATA__INIT;
     char digest[65];
     uint32_t shape[3] = {0};
+    COP_ASSERT(data->train.rank >= 1 && data->train.rank <= 3);
     COP_TRY(inspect_part(data, &data->train, "train", &train, error));
     cop_err e = inspect_part(data, &data->test, "test", &test, error);
     cop_hex32(data->digest, digest);
@@ -331,12 +334,12 @@ static const char *options_of(const char *what, bool named) {
     return cop_folder_exists(what) ? "resize" : "";
 }
 
-/* Refuses options that do not apply to this source. `suits`: the names that apply, separated by
+/* Refuses options that do not apply to this source. `applicable`: the names that apply, separated by
  * blanks. */
-static cop_err check_options(const cli_options *o, const char *suits, const char *source,
+static cop_err check_options(const cli_options *o, const char *applicable, const char *source,
                              cop_error *error) {
     static const struct {
-        const char *name, *of;
+        const char *name, *applies_to;
     } rows[] = {{"data", "the name of a data set"},
                 {"label", "a CSV file"},
                 {"drop", "a CSV file"},
@@ -348,10 +351,10 @@ static cop_err check_options(const cli_options *o, const char *suits, const char
     cop_err e = COP_OK;
     for (size_t i = 0; i < sizeof rows / sizeof *rows && !e; i++) {
         cop_str given = {0};
-        if (!strstr(suits, rows[i].name)) cli_options_print(o, rows[i].name, &given);
+        if (!strstr(applicable, rows[i].name)) cli_options_print(o, rows[i].name, &given);
         if (given.length)
             e = cop_fail(error, COP_ERR_USAGE, "--%s does not apply to %s, %s: it is for %s",
-                         rows[i].name, o->positional[0], source, rows[i].of);
+                         rows[i].name, o->positional[0], source, rows[i].applies_to);
         cop_str_fini(&given);
     }
     return e;
@@ -371,13 +374,13 @@ static cop_err check_resized(const cop_data *data, const reading *how, const cha
 }
 
 static cop_err check_data_options(const cli_options *o, bool named, cop_error *error) {
-    char suits[64];
-    snprintf(suits, sizeof suits, "%s output rows columns", options_of(o->positional[0], named));
+    char applicable[64];
+    snprintf(applicable, sizeof applicable, "%s output rows columns", options_of(o->positional[0], named));
     if (!o->output && (o->rows || o->columns))
         return cop_fail(error, COP_ERR_USAGE,
                         "--%s is for the contact sheet: name its file with -o FILE.png",
                         o->rows ? "rows" : "columns");
-    return check_options(o, suits, "a data set", error);
+    return check_options(o, applicable, "a data set", error);
 }
 
 static cop_err draw_sheet(const cli_options *o, const cop_data *data, cop_error *error) {
@@ -388,12 +391,12 @@ static cop_err draw_sheet(const cli_options *o, const cop_data *data, cop_error 
 /* Inspects something that is not data, for the reason in `why`: a model, or else unknown. */
 static cop_err inspect_other(const cli_options *options, const cop_error *why, cop_error *error) {
     const char *what = options->positional[0];
-    const bool there = cop_file_exists(what) || cop_folder_exists(what);
+    const bool exists = cop_file_exists(what) || cop_folder_exists(what);
     cop_error model = {0};
-    if (there) COP_TRY(check_options(options, "", "which is not a data set", error));
+    if (exists) COP_TRY(check_options(options, "", "which is not a data set", error));
     cop_err e = cli_inspect_model(options, &model);
     if (!e) return COP_OK;
-    if (!*why->text || !there || cop_ends_in(what, ".safetensors"))
+    if (!*why->text || !exists || cop_ends_in(what, ".safetensors"))
         return cop_fail(error, e, "%s", model.text);
     return cop_fail(error, e, "%s is neither a model (%s) nor data (%s)", what, model.text,
                     why->text);

@@ -37,6 +37,7 @@ static cop_err read_counts(const char *text, uint32_t *counts, uint32_t *count, 
     uint32_t kept = 0;
     for (uint32_t i = 0; i < *count; i++)
         if (!kept || counts[kept - 1] != counts[i]) counts[kept++] = counts[i];
+    COP_ASSERT(kept <= *count && *count <= COP_TALLY_COUNTS_MAX);
     *count = kept;
     return kept ? COP_OK : cop_fail(error, COP_ERR_USAGE, "--ensemble is empty");
 }
@@ -79,10 +80,11 @@ static cop_err read_names(cli_ensemble *v, cop_error *error) {
 static cop_err read_request(cli_ensemble *v, cop_error *error) {
     COP_TRY(read_names(v, error));
     COP_TRY(read_members(v, error));
-    const uint32_t most = v->counts[v->count - 1];
-    if (v->each_model && most > v->name_count)
+    COP_ASSERT(v->name_count >= 1 && v->count >= 1 && v->count <= COP_TALLY_COUNTS_MAX);
+    const uint32_t largest = v->counts[v->count - 1];
+    if (v->each_model && largest > v->name_count)
         return cop_fail(error, COP_ERR_USAGE,
-                        "--ensemble asks for %u members, but --members-from names %u models", most,
+                        "--ensemble asks for %u members, but --members-from names %u models", largest,
                         v->name_count);
     return COP_OK;
 }
@@ -111,10 +113,11 @@ void cli_ensemble_row(cli_ensemble *v, const Coppice__Api__EnsembleFigures *f) {
                 {f->ece, f->ece_se, 1, 4},
                 {f->disagreement, f->disagreement_se, 1, 4}};
     char members[24];
-    v->told++;
+    COP_ASSERT(v->printed < v->count);
+    v->printed++;
     if (v->options->json) return;
     cli_progress_end(&v->progress); /* make room for a row of the table */
-    if (v->told == 1) {
+    if (v->printed == 1) {
         cli_print("%s%14s", cli_color(1, "bold"), "MEMBERS");
         for (int i = 0; i < 5; i++) cli_print("  %16s", head[i]);
         cli_print("%s\n", cli_color(1, "reset"));

@@ -31,7 +31,8 @@ static cop_export describe(const cli_model *m, const char *yaml) {
                       .yaml = yaml,
                       .class_names = cop_job_class_names(m->job),
                       .class_count = pinned->n_class_names};
-    for (int d = 0; d < out.sample.rank && d < 4; d++)
+    COP_ASSERT(out.sample.rank >= 1 && out.sample.rank <= 4);
+    for (int d = 0; d < out.sample.rank; d++)
         out.sample.dims[d] = (int32_t)pinned->input[d];
     return out;
 }

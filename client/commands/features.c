@@ -68,10 +68,12 @@ static cop_shape seen_shape(const cop_model *model, const cop_layer *layer,
     return shape;
 }
 
-static cop_err draw(const cop_model *model, const cop_layer *layer, const float *flat,
-                    const cop_data_part *part, const cli_options *options, cop_error *error) {
+static cop_err draw(const cli_model *m, const cop_layer *layer, const cop_data_part *part,
+                    const cli_options *options, cop_error *error) {
+    const cop_model *model = m->job->model;
     const cop_parameter *p = weight_of(model, layer);
-    cli_tiles tiles = {.weights = flat + p->offset, .count = p->rows, .channels = 1};
+    COP_ASSERT(p != NULL);
+    cli_tiles tiles = {.weights = m->flat + p->offset, .count = p->rows, .channels = 1};
     const cop_shape shape = seen_shape(model, layer, part);
     if (p->rank == 4) { /* conv2d: (out, in, height, width) */
         tiles.channels = p->dims[1];
@@ -106,6 +108,7 @@ static int units_of(const cop_layer *layer, int *places) {
     const int size = (int)cop_shape_size(&layer->out);
     const int units = layer->out.rank == 3 ? layer->out.dims[0] : size;
     *places = size / units;
+    COP_ASSERT(units * *places == size);
     return units;
 }
 
@@ -115,13 +118,12 @@ static void watch(void *context, const cop_layer *layer, const cop_layer_context
     int places;
     if (!layer || layer->index != w->layer) return;
     units_of(layer, &places);
+    COP_ASSERT(c->columns >= 1 && c->columns <= COLUMNS);
     cop_features_add(w->features, output, places, c->columns, c->ld);
 }
 
-static void run_samples(cop_pass *pass, const cli_model *m, const cop_data *data, bool quiet) {
-    const cop_data_part *part = &data->test;
-    cli_progress progress;
-    cli_progress_start(&progress, quiet);
+static void run_samples(cop_pass *pass, const cli_model *m, const cop_data_part *part,
+                        cli_progress *progress) {
     for (uint32_t at = 0; at < part->count; at += COLUMNS) {
         const uint32_t n = part->count - at < COLUMNS ? part->count - at : COLUMNS;
         const cop_samples samples = {.dtype = m->job->sample_type,
@@ -134,19 +136,23 @@ static void run_samples(cop_pass *pass, const cli_model *m, const cop_data *data
         const cop_eval_place place = {.seed = m->job->message->seed, .first_sample = at};
         int ld;
         cop_pass_logits(pass, m->flat, &place, &samples, &ld);
-        cli_progress_show(&progress, (double)at / part->count, "statistics of the test set");
+        cli_progress_show(progress, (double)at / part->count, "statistics of the test set");
     }
-    cli_progress_end(&progress);
 }
 
+/* The statistics of a layer, and the progress line of measuring them. */
+typedef struct measurement {
+    cli_progress progress;
+    cop_feature_figures figures;
+} measurement;
+
 /* Measures the activations after the element-wise layer that follows, if any. */
-static cop_err measure(const cli_model *m, const cop_data *data, const cop_layer *layer, bool quiet,
-                       cop_feature_figures *out, cop_error *error) {
+static cop_err measure(measurement *to, const cli_model *m, const cop_data *data,
+                       const cop_layer *layer, cop_error *error) {
     const cop_kernels *kernels;
     unsigned char digest[32];
     cop_pass *pass = NULL;
     int places;
-    COP_ASSERT(layer);
     if (layer->next && layer->next->ops->map) layer = layer->next;
     const int units = units_of(layer, &places);
     watcher w = {.layer = layer->index};
@@ -160,8 +166,8 @@ static cop_err measure(const cli_model *m, const cop_data *data, const cop_layer
                                 &pass, error);
     if (!e) {
         cop_pass_set_tap(pass, (cop_pass_tap){.after = watch, .context = &w});
-        run_samples(pass, m, data, quiet);
-        cop_features_get(w.features, out);
+        run_samples(pass, m, &data->test, &to->progress);
+        cop_features_get(w.features, &to->figures);
         cop_pass_destroy(pass);
     }
     cop_features_destroy(w.features);
@@ -204,7 +210,7 @@ cop_err cli_features(const cli_options *options, cop_error *error) {
     COP_TRY(cli_model_open(options->positional[0], &m, error));
     const cop_model *model = m.job->model;
     const cop_layer *layer = first_with_weights(model);
-    cop_feature_figures figures;
+    measurement measured = {0};
     cop_err e = COP_OK;
     if (options->has_layer)
         layer = options->layer < cop_model_layer_count(model)
@@ -212,9 +218,11 @@ cop_err cli_features(const cli_options *options, cop_error *error) {
                     : NULL;
     if (!layer || !weight_of(model, layer)) e = fail_layer(model, options->layer, error);
     if (!e) e = cli_model_data(&m, options, &data, error);
-    if (!e) e = measure(&m, data, layer, options->quiet, &figures, error);
-    if (!e && options->output) e = draw(model, layer, m.flat, &data->test, options, error);
-    if (!e) print_figures(options, &m, layer, &figures);
+    cli_progress_start(&measured.progress, options->quiet);
+    if (!e) e = measure(&measured, &m, data, layer, error);
+    cli_progress_end(&measured.progress);
+    if (!e && options->output) e = draw(&m, layer, &data->test, options, error);
+    if (!e) print_figures(options, &m, layer, &measured.figures);
     if (data) cop_data_destroy(data);
     cli_model_close(&m);
     return e;

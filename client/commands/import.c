@@ -14,12 +14,13 @@
 typedef struct new_folder {
     const char *path;
     char *job, *checkpoints;
-    bool was_there;
+    bool existed;
 } new_folder;
 
 /* Writes job.yaml and a checkpoint of step 0, from which `run --resume` starts. */
 static cop_err fill_folder(const new_folder *f, const cop_job *job, const float *flat,
                            cop_error *error) {
+    COP_ASSERT(f->job && f->checkpoints);
     float *zeros = cop_alloc_array((size_t)cop_model_floats(job->model), sizeof *zeros);
     const cop_checkpoint start = {.weights = flat, .states = {zeros, zeros}};
     cop_str yaml = {0};
@@ -33,8 +34,8 @@ static cop_err fill_folder(const new_folder *f, const cop_job *job, const float 
 }
 
 /* Removes what this command wrote. */
-static void empty_folder(const new_folder *f) {
-    if (!f->was_there) {
+static void undo_folder(const new_folder *f) {
+    if (!f->existed) {
         cop_folder_remove(f->path, NULL);
         return;
     }
@@ -47,12 +48,12 @@ static cop_err write_folder(const cop_job *job, const float *flat, const char *p
     new_folder f = {.path = path,
                     .job = cop_path_join(path, "job.yaml"),
                     .checkpoints = cop_path_join(path, "checkpoints"),
-                    .was_there = cop_folder_exists(path)};
+                    .existed = cop_folder_exists(path)};
     cop_err e = f.job && f.checkpoints ? COP_OK : cop_no_memory(error);
     if (!e) {
         e = cop_folder_create(path, error);
         if (!e) e = fill_folder(&f, job, flat, error);
-        if (e) empty_folder(&f);
+        if (e) undo_folder(&f);
     }
     cop_free(f.checkpoints);
     cop_free(f.job);

@@ -46,6 +46,7 @@ static void format_tensor(const cop_tensor_entry *t, char text[4][64]) {
 
 static cop_err print_file(const cop_safetensors *file, cop_error *error) {
     const size_t count = cop_safetensors_count(file), rows = count + 1;
+    COP_ASSERT(rows <= INT32_MAX);
     const char **cells = cop_alloc_array(rows * FILE_COLUMNS, sizeof *cells);
     char(*text)[4][64] = cop_alloc_array(rows, sizeof *text);
     static const char *const head[FILE_COLUMNS] = {"TENSOR", "TYPE", "SHAPE",

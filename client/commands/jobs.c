@@ -126,7 +126,7 @@ typedef struct job_list {
 } job_list;
 
 /* Applies the filters again: an older coordinator ignores them. */
-static bool is_wanted(const cli_options *options, const Coppice__Api__JobStatus *s) {
+static bool matches_filters(const cli_options *options, const Coppice__Api__JobStatus *s) {
     return (!options->name || (s->name && strcmp(s->name, options->name) == 0)) &&
            (!options->state || strcasecmp(cli_state_name(s->state), options->state) == 0);
 }
@@ -136,6 +136,7 @@ static bool is_wanted(const cli_options *options, const Coppice__Api__JobStatus 
 static cop_err add_page(job_list *list, ProtobufCMessage *message, bool *more, cop_error *error) {
     const Coppice__Api__ListJobsAnswer *page = (const Coppice__Api__ListJobsAnswer *)message;
     Coppice__Api__ListJobsAnswer *all = &list->all;
+    COP_ASSERT(list->page_count < PAGES_MAX);
     list->pages[list->page_count++] = message;
     *more = page->n_jobs && (!all->n_jobs || page->jobs[0]->job < all->jobs[all->n_jobs - 1]->job);
     if (!*more) return COP_OK;
@@ -182,14 +183,13 @@ static cop_err list_jobs(const cli_options *options, job_list *list, cop_error *
         ProtobufCMessage *page = NULL;
         request.has_before = list->all.n_jobs > 0;
         if (request.has_before) request.before = list->all.jobs[list->all.n_jobs - 1]->job;
-        e = cli_remote_call(&remote, COPPICE__API__METHOD__LIST_JOBS, &request.base, NULL,
-                            &coppice__api__list_jobs_answer__descriptor, &page, NULL, error);
+        e = cli_remote_call(&remote, &CLI_CALL(LIST_JOBS, list_jobs, request), &page, NULL, error);
         if (!e) e = add_page(list, page, &more, error);
     }
     cli_remote_close(&remote);
     size_t kept = 0;
     for (size_t i = 0; i < list->all.n_jobs && (!limit || kept < limit); i++)
-        if (is_wanted(options, list->all.jobs[i])) list->all.jobs[kept++] = list->all.jobs[i];
+        if (matches_filters(options, list->all.jobs[i])) list->all.jobs[kept++] = list->all.jobs[i];
     list->all.n_jobs = kept;
     return e;
 }
@@ -207,8 +207,7 @@ cop_err cli_jobs(const cli_options *options, cop_error *error) {
 cop_err cli_workers(const cli_options *options, cop_error *error) {
     Coppice__Api__ListWorkersRequest request = COPPICE__API__LIST_WORKERS_REQUEST__INIT;
     ProtobufCMessage *answer = NULL;
-    COP_TRY(cli_ask(options, COPPICE__API__METHOD__LIST_WORKERS, &request.base,
-                    &coppice__api__list_workers_answer__descriptor, &answer, error));
+    COP_TRY(cli_ask(options, &CLI_CALL(LIST_WORKERS, list_workers, request), &answer, error));
     if (options->json)
         cli_print_json(answer);
     else
@@ -224,8 +223,7 @@ cop_err cli_status(const cli_options *options, cop_error *error) {
     ProtobufCMessage *answer = NULL;
     request.has_job = 1;
     COP_TRY(cli_job_number(options, options->positional[0], &request.job, error));
-    COP_TRY(cli_ask(options, COPPICE__API__METHOD__GET_JOB, &request.base,
-                    &coppice__api__get_job_answer__descriptor, &answer, error));
+    COP_TRY(cli_ask(options, &CLI_CALL(GET_JOB, get_job, request), &answer, error));
     const Coppice__Api__JobStatus *status = ((const Coppice__Api__GetJobAnswer *)answer)->status;
     cop_err e = status
                     ? cli_print_status(options, status)
@@ -254,8 +252,7 @@ static cop_err control(const cli_options *options, Coppice__Api__ControlJobReque
     request.has_job = request.has_action = 1;
     request.action = action;
     COP_TRY(cli_job_number(options, options->positional[0], &request.job, error));
-    COP_TRY(cli_ask(options, COPPICE__API__METHOD__CONTROL_JOB, &request.base,
-                    &coppice__api__control_job_answer__descriptor, &answer, error));
+    COP_TRY(cli_ask(options, &CLI_CALL(CONTROL_JOB, control_job, request), &answer, error));
     const Coppice__Api__JobStatus *status =
         ((const Coppice__Api__ControlJobAnswer *)answer)->status;
     if (options->json && status)
@@ -311,13 +308,13 @@ cop_err cli_logs(const cli_options *options, cop_error *error) {
     bool finished = false;
     request.has_job = request.has_after = request.has_hold_ms = 1;
     COP_TRY(cli_job_number(options, options->positional[0], &request.job, error));
+    COP_ASSERT(request.job != 0);
     cop_err e = cli_remote_open(options, &remote, error);
     request.hold_ms = options->follow ? cli_remote_hold(&remote, LOGS_HOLD_MS) : 0;
     cli_patience patience = cli_patience_begin(options);
     while (!e && !finished) {
         ProtobufCMessage *answer = NULL;
-        e = cli_remote_call(&remote, COPPICE__API__METHOD__LOGS, &request.base, NULL,
-                            &coppice__api__logs_answer__descriptor, &answer, NULL, error);
+        e = cli_remote_call(&remote, &CLI_CALL(LOGS, logs, request), &answer, NULL, error);
         if (e && options->follow && cli_patience_lasts(&patience, remote.url, &e, error)) {
             e = COP_OK;
             continue;
@@ -344,8 +341,7 @@ cop_err cli_drain(const cli_options *options, cop_error *error) {
     Coppice__Api__DrainWorkerRequest request = COPPICE__API__DRAIN_WORKER_REQUEST__INIT;
     ProtobufCMessage *answer = NULL;
     request.name = (char *)(uintptr_t)options->positional[0];
-    COP_TRY(cli_ask(options, COPPICE__API__METHOD__DRAIN_WORKER, &request.base,
-                    &coppice__api__drain_worker_answer__descriptor, &answer, error));
+    COP_TRY(cli_ask(options, &CLI_CALL(DRAIN_WORKER, drain_worker, request), &answer, error));
     if (options->json)
         cli_print_json(answer);
     else

@@ -46,8 +46,7 @@ static cop_err fetch_model(const cli_options *options, cop_buffer **bytes, char 
     COP_TRY(cli_job_number(options, options->positional[0], &request.job, error));
     cop_err e = cli_remote_open(options, &remote, error);
     if (!e)
-        e = cli_remote_call(&remote, COPPICE__API__METHOD__EXPORT_MODEL, &request.base, NULL,
-                            &coppice__api__export_model_answer__descriptor, &answer, bytes, error);
+        e = cli_remote_call(&remote, &CLI_CALL(EXPORT_MODEL, export_model, request), &answer, bytes, error);
     cli_remote_close(&remote);
     COP_TRY(e);
     const Coppice__Api__ExportModelAnswer *a = (const Coppice__Api__ExportModelAnswer *)answer;
@@ -60,25 +59,26 @@ static cop_err fetch_model(const cli_options *options, cop_buffer **bytes, char 
 
 cop_err cli_model_fetch(const cli_options *options, cli_model *out, cop_error *error) {
     cop_buffer *bytes = NULL;
-    char what[80], told[65];
+    char name[80], reported[65];
     unsigned char digest[32];
     uint64_t step = 0;
+    COP_ASSERT(options->positional_count >= 1);
     *out = (cli_model){0};
-    COP_TRY(fetch_model(options, &bytes, told, &step, error));
-    snprintf(what, sizeof what, "the model of job %.40s", options->positional[0]);
+    COP_TRY(fetch_model(options, &bytes, reported, &step, error));
+    snprintf(name, sizeof name, "the model of job %.40s", options->positional[0]);
     cop_saved_model saved;
-    cop_err e = cop_job_decode_model(bytes->data, bytes->size, what, &saved, error);
+    cop_err e = cop_job_decode_model(bytes->data, bytes->size, name, &saved, error);
     cop_buffer_release(bytes);
     take_model(&saved, out);
     if (!e) e = cop_model_digest(out->job->model, out->flat, digest, error);
     if (!e) {
         cop_hex32(digest, out->digest);
-        if (strcmp(told, out->digest) != 0 || step != out->step)
+        if (strcmp(reported, out->digest) != 0 || step != out->step)
             e = cop_fail(error, COP_ERR_PROTOCOL,
                          "%s is from step %llu with digest %.16s..., but the coordinator reports "
                          "step %llu with digest %.16s...",
-                         what, (unsigned long long)out->step, out->digest, (unsigned long long)step,
-                         told);
+                         name, (unsigned long long)out->step, out->digest, (unsigned long long)step,
+                         reported);
     }
     if (e) {
         cli_model_close(out);
@@ -112,6 +112,7 @@ cop_err cli_digest(const cli_options *options, cop_error *error) {
 cop_err cli_model_data(const cli_model *m, const cli_options *options, cop_data **data,
                        cop_error *error) {
     cop_data *found = NULL;
+    COP_ASSERT(m->job && options->positional_count >= 1);
     *data = NULL;
     COP_TRY(
         cli_run_folder_open_data(m->job->message, options->positional[0], options, &found, error));
@@ -156,8 +157,7 @@ static cop_err eval_job(const cli_options *options, cop_error *error) {
     COP_TRY(cli_job_number(options, options->positional[0], &request.job, error));
     cop_err e = cli_remote_open(options, &remote, error);
     if (!e)
-        e = cli_remote_call(&remote, COPPICE__API__METHOD__EVALUATE, &request.base, NULL,
-                            &coppice__api__evaluate_answer__descriptor, &answer, NULL, error);
+        e = cli_remote_call(&remote, &CLI_CALL(EVALUATE, evaluate, request), &answer, NULL, error);
     cli_remote_close(&remote);
     if (e == COP_ERR_NOT_FOUND) return eval_on_pool(options, error);
     COP_TRY(e);
@@ -214,15 +214,16 @@ cop_err cli_eval(const cli_options *options, cop_error *error) {
 /* ---- inspect a model ---- */
 
 static void measure(const cop_parameter *p, const float *w, Coppice__Api__InspectTensor *t) {
-    double sum = 0, squares = 0, least = w[0], most = w[0], norm = 0;
+    double sum = 0, squares = 0, min = w[0], max = w[0], norm = 0;
+    COP_ASSERT(p->count >= 1 && (int64_t)p->rows * p->cols == p->count);
     for (int32_t r = 0; r < p->rows; r++) {
         double row = 0;
         for (int32_t c = 0; c < p->cols; c++) {
             double v = w[(int64_t)r * p->cols + c];
             sum += v;
             row += v * v;
-            least = v < least ? v : least;
-            most = v > most ? v : most;
+            min = v < min ? v : min;
+            max = v > max ? v : max;
         }
         squares += row;
         norm = sqrt(row) > norm ? sqrt(row) : norm;
@@ -231,8 +232,8 @@ static void measure(const cop_parameter *p, const float *w, Coppice__Api__Inspec
     t->has_mean = t->has_std = t->has_min = t->has_max = t->has_max_row_norm = 1;
     t->mean = mean;
     t->std = variance > 0 ? sqrt(variance) : 0;
-    t->min = least;
-    t->max = most;
+    t->min = min;
+    t->max = max;
     t->max_row_norm = norm;
 }
 
@@ -246,6 +247,7 @@ static void print_tensors(const cli_model *m) {
     for (int r = 1; cells && text && r < rows; r++) {
         const cop_parameter *p = cop_model_parameter(m->job->model, r - 1);
         Coppice__Api__InspectTensor t = COPPICE__API__INSPECT_TENSOR__INIT;
+        COP_ASSERT(p->rank >= 1 && p->rank <= 4);
         measure(p, m->flat + p->offset, &t);
         char(*s)[48] = text[r];
         snprintf(s[0], sizeof s[0], "(%d", p->dims[0]);
@@ -273,6 +275,7 @@ static cop_err print_model_json(const cli_model *m, const char *path, cop_error 
     for (int i = 0; ok && i < count; i++) {
         const cop_parameter *p = cop_model_parameter(m->job->model, i);
         Coppice__Api__InspectTensor *t = table[i] = &tensors[i];
+        COP_ASSERT(p->rank >= 1 && p->rank <= 4);
         coppice__api__inspect_tensor__init(t);
         t->name = (char *)(uintptr_t)p->name;
         t->dtype = (char *)(uintptr_t)"F32";

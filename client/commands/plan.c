@@ -18,7 +18,7 @@ static void describe_modes(const cop_layer *layer, char train[COP_MODE_TEXT],
 
 /* The fraction of each layer's weights that a thinned ensemble member multiplies (nn/thin.h); 1:
  * all. Returns true if any fraction is below 1. */
-static bool find_members(const cop_job *job, double shares[COP_LAYERS_MAX]) {
+static bool find_member_shares(const cop_job *job, double shares[COP_LAYERS_MAX]) {
     cop_thin_sides sides[COP_LAYERS_MAX];
     bool any = false;
     const bool may = job->numerics == COP_NUMERICS_PORTABLE;
@@ -50,25 +50,32 @@ static uint64_t layer_weights(const cop_model *model, const cop_layer *layer) {
 
 #define PARTS 3
 
-/* The numbers of samples per class that the job uses. */
-typedef struct plan_parts {
+/* What `plan` shows of a job. */
+typedef struct plan {
+    const cop_job *job;
+    const cop_data *data;
+    int workers;
+    cop_plan_figures figures;
+    /* samples per class in the training, validation and test part */
     Coppice__Api__InspectPart part[PARTS], *table[PARTS];
     cop_job_value_ranges values;
-} plan_parts;
+} plan;
 
-static void close_parts(plan_parts *p) {
+static void free_parts(plan *p) {
     for (int i = 0; i < PARTS; i++) cop_free(p->part[i].per_class);
 }
 
 /* Counts the training, validation and test samples of each class. */
-static cop_err count_parts(const cop_job *job, const cop_data *data, plan_parts *p,
-                           cop_error *error) {
+static cop_err count_parts(plan *p, cop_error *error) {
+    const cop_job *job = p->job;
+    const cop_data *data = p->data;
     static const char *const names[PARTS] = {"train", "validation", "test"};
     const uint32_t samples[PARTS] = {job->train_samples, job->validation_samples,
                                      job->test_samples};
     cop_data_view view;
     COP_TRY(cop_job_values(job, data, &p->values, error));
     COP_TRY(cop_job_view(job, data, &view, error));
+    COP_ASSERT(view.train == samples[0] && view.validation == samples[1] && view.test == samples[2]);
     bool ok = true;
     for (int i = 0; i < PARTS; i++) {
         p->table[i] = &p->part[i];
@@ -90,7 +97,7 @@ static cop_err count_parts(const cop_job *job, const cop_data *data, plan_parts 
 #define CLASSES_SHOWN 20
 
 /* Prints one line per class, or for many classes only the range of their sizes. */
-static void print_parts(const cop_job *job, const plan_parts *p) {
+static void print_parts(const plan *p) {
     const size_t classes = p->part[0].n_per_class;
     const char *cells[(CLASSES_SHOWN + 1) * (PARTS + 1)] = {"CLASS", "TRAINING", "VALIDATION",
                                                             "TEST"};
@@ -102,7 +109,7 @@ static void print_parts(const cop_job *job, const plan_parts *p) {
                     snprintf(text[c][i], sizeof text[c][i], "%llu",
                              (unsigned long long)p->part[i - 1].per_class[c]);
                 else
-                    cli_shorten(cop_job_class(job, (int32_t)c, number), text[c][i],
+                    cli_shorten(cop_job_class(p->job, (int32_t)c, number), text[c][i],
                                 sizeof text[c][i]);
                 cells[(c + 1) * (PARTS + 1) + i] = text[c][i];
             }
@@ -110,14 +117,14 @@ static void print_parts(const cop_job *job, const plan_parts *p) {
         return;
     }
     for (int i = 0; i < PARTS; i++) {
-        uint64_t least = UINT64_MAX, most = 0;
+        uint64_t min = UINT64_MAX, max = 0;
         for (size_t c = 0; c < classes; c++) {
             const uint64_t n = p->part[i].per_class[c];
-            least = n < least ? n : least;
-            most = n > most ? n : most;
+            min = n < min ? n : min;
+            max = n > max ? n : max;
         }
         cli_print("each of %zu classes has %llu to %llu %s samples\n", classes,
-                  (unsigned long long)least, (unsigned long long)most, p->part[i].part);
+                  (unsigned long long)min, (unsigned long long)max, p->part[i].part);
     }
 }
 
@@ -127,12 +134,13 @@ static void print_parts(const cop_job *job, const plan_parts *p) {
 
 static void print_layers(const cop_job *job) {
     int layers = cop_model_layer_count(job->model), rows = layers + 1;
+    COP_ASSERT(layers >= 1 && layers <= COP_LAYERS_MAX);
     const char **cells = cop_alloc_array((size_t)rows * PLAN_COLUMNS, sizeof *cells);
     char(*text)[7][COP_MODE_TEXT] = cop_alloc_array((size_t)rows, sizeof *text);
     static const char *const head[PLAN_COLUMNS] = {
         "#", "LAYER", "OUTPUT", "PARAMETERS", "FLOP/SAMPLE", "TRAIN", "EVAL", "ENSEMBLE MEMBER"};
     double shares[COP_LAYERS_MAX] = {0};
-    const int columns = find_members(job, shares) ? PLAN_COLUMNS : PLAN_COLUMNS - 1;
+    const int columns = find_member_shares(job, shares) ? PLAN_COLUMNS : PLAN_COLUMNS - 1;
     for (int c = 0; cells && c < columns; c++) cells[c] = head[c];
     for (int r = 1; cells && text && r < rows; r++) {
         const cop_layer *layer = cop_model_layer(job->model, r - 1);
@@ -175,11 +183,12 @@ static const char *describe_result(const cop_job *job) {
     return "the last weights, without evaluation: there are neither validation nor test samples";
 }
 
-static void print_plan(const cop_job *job, const cop_data *data, const plan_parts *parts,
-                       int workers, const cop_plan_figures *f) {
+static void print_plan(const plan *p) {
+    const cop_job *job = p->job;
+    const cop_plan_figures *f = &p->figures;
     char count[32], flop[32], steps[96], wire[64], worker[32], coordinator[32], set[200], bytes[32];
     char values[128];
-    const cop_job_value_ranges *r = &parts->values;
+    const cop_job_value_ranges *r = &p->values;
     print_layers(job);
     cli_print("\n");
     snprintf(count, sizeof count, "%lld", (long long)cop_model_weights(job->model));
@@ -187,8 +196,8 @@ static void print_plan(const cop_job *job, const cop_data *data, const plan_part
              (double)job->steps / (double)job->steps_per_epoch,
              (unsigned long long)job->steps_per_epoch);
     snprintf(wire, sizeof wire, "%s with %d workers",
-             cop_format_bytes((double)f->wire_bytes_per_step, bytes), workers);
-    snprintf(set, sizeof set, "%s: %u training, %u validation, %u test samples", data->name,
+             cop_format_bytes((double)f->wire_bytes_per_step, bytes), p->workers);
+    snprintf(set, sizeof set, "%s: %u training, %u validation, %u test samples", p->data->name,
              job->train_samples, job->validation_samples, job->test_samples);
     snprintf(values, sizeof values, "%.4g to %.4g; normalize %s: the network sees %.4g to %.4g",
              r->stored[0], r->stored[1], normalize_name(job), r->seen[0], r->seen[1]);
@@ -214,20 +223,21 @@ static void print_plan(const cop_job *job, const cop_data *data, const plan_part
                            cop_format_bytes((double)f->coordinator_bytes, coordinator)};
     cli_print_table(cells, (int)(sizeof cells / sizeof *cells / 2), 2, "ll");
     cli_print("\n");
-    print_parts(job, parts);
+    print_parts(p);
 }
 
 /* Prints the plan as JSON. The strings live in the job or in `text`. */
-static cop_err print_plan_json(const cop_job *job, const cop_data *data, plan_parts *parts,
-                               int workers, const cop_plan_figures *f, cop_error *error) {
+static cop_err print_plan_json(plan *p, cop_error *error) {
+    const cop_job *job = p->job;
+    const cop_plan_figures *f = &p->figures;
     int count = cop_model_layer_count(job->model);
     Coppice__Api__PlanLayer *layers = cop_alloc_array((size_t)count + 1, sizeof *layers);
     Coppice__Api__PlanLayer **table = cop_alloc_array((size_t)count + 1, sizeof *table);
     char(*text)[4][COP_MODE_TEXT] = cop_alloc_array((size_t)count + 1, sizeof *text);
-    Coppice__Api__Plan plan = COPPICE__API__PLAN__INIT;
+    Coppice__Api__Plan r = COPPICE__API__PLAN__INIT;
     bool ok = layers && table && text;
     double shares[COP_LAYERS_MAX] = {0};
-    find_members(job, shares);
+    find_member_shares(job, shares);
     for (int i = 0; ok && i < count; i++) {
         const cop_layer *layer = cop_model_layer(job->model, i);
         Coppice__Api__PlanLayer *l = table[i] = &layers[i];
@@ -244,31 +254,31 @@ static cop_err print_plan_json(const cop_job *job, const cop_data *data, plan_pa
         describe_member(shares[i], text[i][3]);
         if (shares[i] < 1) l->member = text[i][3];
     }
-    plan.name = job->message->name;
-    plan.layers = table;
-    plan.n_layers = (size_t)count;
-    plan.has_parameters = plan.has_flop = plan.has_steps = plan.has_steps_per_epoch =
-        plan.has_wire_bytes_per_step = plan.has_worker_bytes = plan.has_coordinator_bytes =
-            plan.has_workers = 1;
-    plan.parameters = (uint64_t)cop_model_weights(job->model);
-    plan.flop = f->flop_per_sample;
-    plan.steps = job->steps;
-    plan.steps_per_epoch = job->steps_per_epoch;
-    plan.wire_bytes_per_step = f->wire_bytes_per_step;
-    plan.worker_bytes = f->worker_bytes;
-    plan.coordinator_bytes = f->coordinator_bytes;
-    plan.workers = (uint32_t)workers;
-    plan.data = (char *)(uintptr_t)data->name;
-    plan.parts = parts->table;
-    plan.n_parts = PARTS;
-    plan.class_names = job->message->pinned->class_names;
-    plan.n_class_names = job->message->pinned->n_class_names;
-    plan.normalize = (char *)(uintptr_t)normalize_name(job);
-    plan.n_values = plan.n_inputs = 2;
-    plan.values = parts->values.stored;
-    plan.inputs = parts->values.seen;
-    plan.result = (char *)(uintptr_t)describe_result(job);
-    if (ok) cli_print_json(&plan.base);
+    r.name = job->message->name;
+    r.layers = table;
+    r.n_layers = (size_t)count;
+    r.has_parameters = r.has_flop = r.has_steps = r.has_steps_per_epoch =
+        r.has_wire_bytes_per_step = r.has_worker_bytes = r.has_coordinator_bytes =
+            r.has_workers = 1;
+    r.parameters = (uint64_t)cop_model_weights(job->model);
+    r.flop = f->flop_per_sample;
+    r.steps = job->steps;
+    r.steps_per_epoch = job->steps_per_epoch;
+    r.wire_bytes_per_step = f->wire_bytes_per_step;
+    r.worker_bytes = f->worker_bytes;
+    r.coordinator_bytes = f->coordinator_bytes;
+    r.workers = (uint32_t)p->workers;
+    r.data = (char *)(uintptr_t)p->data->name;
+    r.parts = p->table;
+    r.n_parts = PARTS;
+    r.class_names = job->message->pinned->class_names;
+    r.n_class_names = job->message->pinned->n_class_names;
+    r.normalize = (char *)(uintptr_t)normalize_name(job);
+    r.n_values = r.n_inputs = 2;
+    r.values = p->values.stored;
+    r.inputs = p->values.seen;
+    r.result = (char *)(uintptr_t)describe_result(job);
+    if (ok) cli_print_json(&r.base);
     cop_free(layers);
     cop_free(table);
     cop_free(text);
@@ -278,17 +288,15 @@ static cop_err print_plan_json(const cop_job *job, const cop_data *data, plan_pa
 cop_err cli_plan(const cli_options *options, cop_error *error) {
     cop_job *job = NULL;
     cop_data *data = NULL;
-    int workers = options->workers ? (int)options->workers : 2;
     COP_TRY(cli_load_job(options->positional[0], options, &job, &data, error));
-    cop_plan_figures figures;
-    plan_parts parts = {0};
-    cop_job_plan(job, workers, &figures);
-    cop_err e = count_parts(job, data, &parts, error);
+    plan p = {.job = job, .data = data, .workers = options->workers ? (int)options->workers : 2};
+    cop_job_plan(job, p.workers, &p.figures);
+    cop_err e = count_parts(&p, error);
     if (!e && options->json)
-        e = print_plan_json(job, data, &parts, workers, &figures, error);
+        e = print_plan_json(&p, error);
     else if (!e)
-        print_plan(job, data, &parts, workers, &figures);
-    close_parts(&parts);
+        print_plan(&p);
+    free_parts(&p);
     cop_str warnings = {0};
     cop_job_warnings(job, &warnings);
     cop_job_warn_of_values(job, data, &warnings);

@@ -37,11 +37,11 @@ static void fill_columns(const coord_figure *rows, size_t count, double *to) {
 }
 
 static cop_err make_columns(curve *c, cop_error *error) {
-    const size_t train = c->history.train_count, seen = c->history.evaluation_count;
-    c->columns = cop_alloc_array(3 * (train + seen) + 1, sizeof *c->columns);
+    const size_t train = c->history.train_count, evaluations = c->history.evaluation_count;
+    c->columns = cop_alloc_array(3 * (train + evaluations) + 1, sizeof *c->columns);
     if (!c->columns) return cop_no_memory(error);
     fill_columns(c->history.train, train, c->columns);
-    fill_columns(c->history.evaluations, seen, c->columns + 3 * train);
+    fill_columns(c->history.evaluations, evaluations, c->columns + 3 * train);
     return COP_OK;
 }
 
@@ -51,6 +51,7 @@ static cop_err make_columns(curve *c, cop_error *error) {
 static size_t make_lines(const curve *curves, int count, size_t column, cli_series *lines,
                          char (*names)[COP_NAME_MAX + 16]) {
     size_t used = 0;
+    COP_ASSERT(column == 1 || column == 2);
     for (int i = 0; i < count; i++) {
         const curve *c = &curves[i];
         for (int part = 0; part < 2; part++) {
@@ -68,6 +69,7 @@ static size_t make_lines(const curve *curves, int count, size_t column, cli_seri
             used++;
         }
     }
+    COP_ASSERT(used <= LINES_MAX);
     return used;
 }
 
@@ -85,6 +87,7 @@ static bool has_errors(const curve *curves, int count) {
 
 static cop_err draw(const curve *curves, int count, const char *path, cop_error *error) {
     typedef char line_name[COP_NAME_MAX + 16];
+    COP_ASSERT(count >= 1 && count <= CLI_POSITIONAL_MAX);
     cli_series *lines = cop_alloc_array(2 * LINES_MAX, sizeof *lines);
     line_name *names = cop_alloc_array(LINES_MAX, sizeof *names);
     cop_err e = COP_OK;

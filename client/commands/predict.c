@@ -96,7 +96,7 @@ static char *class_name(const cli_predictions *p, int32_t class) {
 }
 
 static void print_classes(const cli_predictions *p, uint32_t sample, const double *values) {
-    const cli_prediction *of = &p->of[sample];
+    const cli_prediction *r = &p->results[sample];
     const int32_t *labels = p->samples->part.labels;
     Coppice__Api__ClassPrediction m = COPPICE__API__CLASS_PREDICTION__INIT;
     m.has_sample = m.has_class_ = m.has_entropy = 1;
@@ -104,44 +104,45 @@ static void print_classes(const cli_predictions *p, uint32_t sample, const doubl
     m.has_mutual_information = m.has_variation_ratio = p->members > 0;
     m.sample = sample;
     m.name = p->samples->names ? p->samples->names[sample] : NULL;
-    m.class_ = (uint32_t)of->class;
+    m.class_ = (uint32_t)r->class;
     m.label = labels ? (uint32_t)labels[sample] : 0;
-    m.class_name = class_name(p, of->class);
+    m.class_name = class_name(p, r->class);
     m.label_name = labels ? class_name(p, labels[sample]) : NULL;
     m.probabilities = (double *)(uintptr_t)values;
     m.n_probabilities = (size_t)cop_model_outputs(p->model->job->model);
-    m.entropy = of->entropy;
-    m.mutual_information = of->information;
-    m.variation_ratio = of->variation;
+    m.entropy = r->entropy;
+    m.mutual_information = r->information;
+    m.variation_ratio = r->variation;
     cli_print_json(&m.base);
 }
 
 static void print_outputs(const cli_predictions *p, uint32_t sample, const double *values,
                           const double *deviations) {
-    const cli_prediction *of = &p->of[sample];
+    const cli_prediction *r = &p->results[sample];
     const int32_t *labels = p->samples->part.labels;
     Coppice__Api__OutputPrediction m = COPPICE__API__OUTPUT_PREDICTION__INIT;
     m.has_sample = 1;
-    m.has_class_ = of->class >= 0;
+    m.has_class_ = r->class >= 0;
     m.has_label = labels != NULL;
     m.has_spread = p->members > 0;
     m.sample = sample;
     m.name = p->samples->names ? p->samples->names[sample] : NULL;
-    m.class_ = of->class >= 0 ? (uint32_t)of->class : 0;
+    m.class_ = r->class >= 0 ? (uint32_t)r->class : 0;
     m.label = labels ? (uint32_t)labels[sample] : 0;
-    m.class_name = class_name(p, of->class);
+    m.class_name = class_name(p, r->class);
     m.label_name = labels ? class_name(p, labels[sample]) : NULL;
     m.outputs = (double *)(uintptr_t)values;
     m.n_outputs = (size_t)cop_model_outputs(p->model->job->model);
     m.deviations = (double *)(uintptr_t)deviations;
     m.n_deviations = p->members ? m.n_outputs : 0;
-    m.spread = of->spread;
+    m.spread = r->spread;
     cli_print_json(&m.base);
 }
 
 static cop_err print_block(void *context, const cli_predicted *block, cop_error *error) {
     const cli_predictions *p = context;
     const size_t outputs = (size_t)cop_model_outputs(p->model->job->model);
+    COP_ASSERT(block->values && p->classes == (block->deviations == NULL));
     for (uint32_t i = 0; i < block->count; i++) {
         const double *values = block->values + i * outputs;
         if (p->classes)
@@ -157,7 +158,7 @@ static cop_err print_block(void *context, const cli_predicted *block, cop_error 
 typedef struct table_column {
     const char *head;
     char align;
-    bool (*is_there)(const cli_predictions *p);
+    bool (*applies)(const cli_predictions *p);
     void (*write)(const cli_predictions *p, uint32_t sample, char *out);
 } table_column;
 
@@ -195,36 +196,36 @@ static void write_name(const cli_predictions *p, uint32_t sample, char *out) {
     snprintf(out, CELL, "%.60s", p->samples->names[sample]);
 }
 static void write_class(const cli_predictions *p, uint32_t sample, char *out) {
-    cli_class_text(p, p->of[sample].class, out, CELL);
+    cli_class_text(p, p->results[sample].class, out, CELL);
 }
 static void write_label(const cli_predictions *p, uint32_t sample, char *out) {
     cli_class_text(p, p->samples->part.labels[sample], out, CELL);
 }
 static void write_probabilities(const cli_predictions *p, uint32_t sample, char *out) {
-    const cli_prediction *of = &p->of[sample];
+    const cli_prediction *r = &p->results[sample];
     char name[CELL / CLI_SHOWN - 10];
-    for (int i = 0; i < of->shown_count; i++)
+    for (int i = 0; i < r->shown_count; i++)
         cop_text_add(out, CELL, "%s%s: %.4f", i ? "  " : "",
-                     cli_class_text(p, of->shown[i].index, name, sizeof name), of->shown[i].value);
+                     cli_class_text(p, r->shown[i].index, name, sizeof name), r->shown[i].value);
 }
 static void write_outputs(const cli_predictions *p, uint32_t sample, char *out) {
-    const cli_prediction *of = &p->of[sample];
-    for (int i = 0; i < of->shown_count; i++) {
-        cop_text_add(out, CELL, "%s%.4g", i ? "  " : "", of->shown[i].value);
-        if (p->members) cop_text_add(out, CELL, " +- %.2g", of->shown[i].deviation);
+    const cli_prediction *r = &p->results[sample];
+    for (int i = 0; i < r->shown_count; i++) {
+        cop_text_add(out, CELL, "%s%.4g", i ? "  " : "", r->shown[i].value);
+        if (p->members) cop_text_add(out, CELL, " +- %.2g", r->shown[i].deviation);
     }
 }
 static void write_entropy(const cli_predictions *p, uint32_t sample, char *out) {
-    snprintf(out, CELL, "%.4f", p->of[sample].entropy);
+    snprintf(out, CELL, "%.4f", p->results[sample].entropy);
 }
 static void write_information(const cli_predictions *p, uint32_t sample, char *out) {
-    snprintf(out, CELL, "%.4f", p->of[sample].information);
+    snprintf(out, CELL, "%.4f", p->results[sample].information);
 }
 static void write_variation(const cli_predictions *p, uint32_t sample, char *out) {
-    snprintf(out, CELL, "%.4f", p->of[sample].variation);
+    snprintf(out, CELL, "%.4f", p->results[sample].variation);
 }
 static void write_spread(const cli_predictions *p, uint32_t sample, char *out) {
-    snprintf(out, CELL, "%.4g", p->of[sample].spread);
+    snprintf(out, CELL, "%.4g", p->results[sample].spread);
 }
 
 static const table_column columns[] = {
@@ -249,10 +250,11 @@ static cop_err print_table(const cli_predictions *p, const uint32_t *samples, ui
     char align[COLUMN_COUNT];
     size_t count = 0;
     for (size_t i = 0; i < COLUMN_COUNT; i++)
-        if (columns[i].is_there(p)) {
+        if (columns[i].applies(p)) {
             align[count] = columns[i].align;
             used[count++] = &columns[i];
         }
+    COP_ASSERT(count >= 1 && rows <= p->samples->part.count);
     const char **cells = cop_alloc_array(((size_t)rows + 1) * count, sizeof *cells);
     char *text = cop_alloc_array((size_t)rows * count, CELL), *at = text;
     if (cells && text) {
@@ -270,14 +272,14 @@ static cop_err print_table(const cli_predictions *p, const uint32_t *samples, ui
     return done ? COP_OK : cop_no_memory(error);
 }
 
-static void print_summary(const cli_predictions *p, uint32_t rows, bool least_sure) {
+static void print_summary(const cli_predictions *p, uint32_t rows, bool most_uncertain) {
     const cop_data_part *part = &p->samples->part;
     uint32_t wrong = 0;
     for (uint32_t i = 0; part->labels && i < part->count; i++)
-        wrong += part->labels[i] != p->of[i].class;
+        wrong += part->labels[i] != p->results[i].class;
     cli_print("\n%u sample%s", part->count, part->count == 1 ? "" : "s");
-    if (least_sure) cli_print(", showing the %u most uncertain", rows);
-    if (!least_sure && rows < part->count)
+    if (most_uncertain) cli_print(", showing the %u most uncertain", rows);
+    if (!most_uncertain && rows < part->count)
         cli_print(", showing the first %u (--limit 0: all)", rows);
     if (p->members) cli_print("; %u members", p->members);
     if (p->classes) cli_print("; entropy%s in nats", p->members ? " and information" : "");
@@ -288,10 +290,10 @@ static void print_summary(const cli_predictions *p, uint32_t rows, bool least_su
 
 /* ---- the command ---- */
 
-static cop_err tell(const cli_options *o, const cli_predictions *p, cop_error *error) {
+static cop_err print_predictions(const cli_options *o, const cli_predictions *p, cop_error *error) {
     const uint32_t all = p->samples->part.count;
-    const int64_t wanted = o->top_uncertain ? o->top_uncertain : o->limit ? o->limit : all;
-    const uint32_t rows = wanted < all ? (uint32_t)wanted : all;
+    const int64_t requested = o->top_uncertain ? o->top_uncertain : o->limit ? o->limit : all;
+    const uint32_t rows = requested < all ? (uint32_t)requested : all;
     uint32_t *samples = NULL;
     cop_err e = COP_OK;
     if (o->top_uncertain) {
@@ -310,19 +312,19 @@ static cop_err tell(const cli_options *o, const cli_predictions *p, cop_error *e
 
 static cop_err predict(const cli_options *o, cli_predictions *p, cop_error *error) {
     cop_data_samples samples;
-    const cli_predict_how how = {.workers = o->workers,
+    const cli_predict_options settings = {.workers = o->workers,
                                  .quiet = o->quiet,
-                                 .take = o->json ? print_block : NULL,
+                                 .on_block = o->json ? print_block : NULL,
                                  .context = p};
     p->classes = cli_predicts_classes(p->model->job->model);
     COP_TRY(check_model(p, o, error));
     cop_err e = read_input(o, p->model->job, &samples, error);
     p->samples = &samples;
-    if (!e && !(p->of = cop_alloc_array(samples.part.count, sizeof *p->of)))
+    if (!e && !(p->results = cop_alloc_array(samples.part.count, sizeof *p->results)))
         e = cop_no_memory(error);
-    if (!e) e = cli_predict_run(p, &how, error);
-    if (!e) e = tell(o, p, error);
-    cop_free(p->of);
+    if (!e) e = cli_predict_run(p, &settings, error);
+    if (!e) e = print_predictions(o, p, error);
+    cop_free(p->results);
     cop_data_samples_fini(&samples);
     return e;
 }

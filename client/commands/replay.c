@@ -19,17 +19,20 @@ static cop_err check_step(const cop_job *job, uint64_t trained, int64_t step, co
                     (unsigned long long)trained);
 }
 
-/* Trains from step *began up to the step before the requested one, with a progress line. */
-static cop_err go_there(cop_replay *replay, const char *path, uint64_t step, bool quiet,
-                        uint64_t *began, cop_error *error) {
+/* Loads the newest usable checkpoint of a run folder and trains up to the step before the requested
+ * one, with a progress line. *began: the step from which it trained. */
+static cop_err train_up_to(cop_replay *replay, const char *path, const cli_options *options,
+                           uint64_t *began, cop_error *error) {
+    const uint64_t step = (uint64_t)options->step;
     cli_progress progress;
     cop_str notes = {0};
     cop_err e = COP_OK;
+    COP_ASSERT(options->step >= 1);
     if (cop_folder_exists(path)) e = cop_replay_load(replay, path, step - 1, &notes, error);
-    if (notes.length && !quiet) cli_note("coppice replay: %s\n", cop_str_text(&notes));
+    if (notes.length && !options->quiet) cli_note("coppice replay: %s\n", cop_str_text(&notes));
     cop_str_fini(&notes);
     const uint64_t first = *began = cop_replay_step(replay);
-    cli_progress_start(&progress, quiet);
+    cli_progress_start(&progress, options->quiet);
     while (!e && cop_replay_step(replay) < step - 1) {
         char text[64];
         const uint64_t done = cop_replay_step(replay);
@@ -65,7 +68,7 @@ static cop_err replay_model(const cli_options *options, const char *path, const 
     COP_TRY(cli_choose_kernels(&kernels, digest, error));
     COP_TRY(cli_run_folder_open_data(m->job->message, path, options, &data, error));
     cop_err e = cop_replay_create(m->job, data, kernels, &replay, error);
-    if (!e) e = go_there(replay, path, (uint64_t)options->step, options->quiet, &began, error);
+    if (!e) e = train_up_to(replay, path, options, &began, error);
     if (!e) e = cop_replay_write(replay, (uint32_t)options->shard, options->output, error);
     if (!e) print_result(options, began, (uint64_t)options->step);
     cop_replay_destroy(replay);

@@ -40,6 +40,7 @@ static int core_count(void) {
 }
 
 static cop_err start_workers(run_state *s, int count, cop_error *error) {
+    COP_ASSERT(count >= 1 && s->coordinator && !s->workers);
     s->workers = cop_alloc_array((size_t)count, sizeof(cop_worker *));
     if (!s->workers) return cop_no_memory(error);
     for (int i = 0; i < count; i++) {
@@ -127,23 +128,23 @@ static void print_json(const run_state *s, const coord_progress *p, int workers)
 }
 
 static void print_table(const run_state *s, const coord_progress *p) {
-    char loss[32] = "-", error[32] = "-", seconds[32], speed[48], steps[64];
+    char loss[32] = "-", error[32] = "-", seconds[32], rate[48], steps[64];
     const char *part = p->evaluated_on_test ? "test" : "validation";
-    char on[32];
-    snprintf(on, sizeof on, "%s %s", part, p->has_evaluation && !p->has_error ? "loss" : "error");
+    char figure[32];
+    snprintf(figure, sizeof figure, "%s %s", part, p->has_evaluation && !p->has_error ? "loss" : "error");
     if (p->has_train_loss) snprintf(loss, sizeof loss, "%.4f", p->train_loss);
     if (p->has_evaluation && p->has_error)
         snprintf(error, sizeof error, "%.2f %%", 100 * p->test_error);
     else if (p->has_evaluation)
         snprintf(error, sizeof error, "%.4f", p->test_loss);
-    snprintf(speed, sizeof speed, "%.0f samples/s", p->samples_per_s);
+    snprintf(rate, sizeof rate, "%.0f samples/s", p->samples_per_s);
     snprintf(steps, sizeof steps, "%llu (%.2f epochs)", (unsigned long long)p->step, p->epoch);
     const char *cells[] = {"job",        s->name,
                            "steps",      steps,
                            "train loss", loss,
-                           on,           error,
+                           figure,       error,
                            "time",       cop_format_seconds(p->seconds, seconds),
-                           "speed",      speed,
+                           "speed",      rate,
                            "arithmetic", s->numerics,
                            "kernels",    s->kernels->name,
                            "digest",     p->digest,
@@ -178,7 +179,7 @@ static void prepare_interrupt(const run_state *s, const cli_options *options) {
     cop_str_fini(&text);
 }
 
-static cop_err stopped(const run_state *s, const cli_options *options, uint64_t step,
+static cop_err fail_stopped(const run_state *s, const cli_options *options, uint64_t step,
                        cop_error *error) {
     cop_str text = {0};
     print_resume(s, options, &text);
@@ -192,6 +193,7 @@ static cop_err stopped(const run_state *s, const cli_options *options, uint64_t 
 
 static cop_err finish(run_state *s, const cli_options *options, coord_progress *p,
                       cop_error *error) {
+    COP_ASSERT(p->finished);
     if (p->state == COPPICE__API__STATE__FAILED)
         return cop_fail(error,
                         strncmp(p->text, "training diverged", 17) == 0 ? COP_ERR_DIVERGED
@@ -206,7 +208,7 @@ static cop_err finish(run_state *s, const cli_options *options, coord_progress *
         print_json(s, p, s->worker_count);
     else
         print_table(s, p);
-    return p->state == COPPICE__API__STATE__PAUSED ? stopped(s, options, p->step, error) : COP_OK;
+    return p->state == COPPICE__API__STATE__PAUSED ? fail_stopped(s, options, p->step, error) : COP_OK;
 }
 
 static void stop_all(run_state *s) {
@@ -221,6 +223,7 @@ static void stop_all(run_state *s) {
 
 static cop_err train(run_state *s, const cli_options *options, cop_error *error) {
     int count = options->workers ? (int)options->workers : core_count();
+    COP_ASSERT(s->job && s->data && s->folder.path);
     s->portable = s->job->numerics != COP_NUMERICS_OPENBLAS;
     COP_TRY(cop_numerics_load(s->job->numerics, error));
     coord_config config = {.kernels = s->kernels,

@@ -19,6 +19,7 @@ static uint32_t chunk_count(size_t size) {
 /* Returns the SHA-256 of every chunk of the pack. Table and hashes are one block, which the caller
  * frees with cop_free. NULL: out of memory. */
 static ProtobufCBinaryData *hash_chunks(const cop_buffer *pack, uint32_t count) {
+    COP_ASSERT(count >= 1 && count == chunk_count(pack->size));
     ProtobufCBinaryData *chunks = cop_alloc(count * (sizeof *chunks + 32));
     if (!chunks) return NULL;
     unsigned char *hashes = (unsigned char *)(chunks + count);
@@ -38,6 +39,7 @@ static cop_err put_chunk(cli_remote *remote, const cop_buffer *pack, const char 
         return cop_fail(error, COP_ERR_PROTOCOL,
                         "the coordinator asks for chunk %u, which does not exist", index);
     if (size > COP_CHUNK_SIZE) size = COP_CHUNK_SIZE;
+    COP_ASSERT(size >= 1 && size <= COP_CHUNK_SIZE);
     cop_buffer *bytes = cop_buffer_create(size);
     if (!bytes) return cop_no_memory(error);
     memcpy(bytes->data, (const char *)pack->data + begin, size);
@@ -45,38 +47,42 @@ static cop_err put_chunk(cli_remote *remote, const cop_buffer *pack, const char 
     request.digest = (char *)(uintptr_t)digest;
     request.has_index = 1;
     request.index = index;
+    cli_call call = CLI_CALL(PUT_CHUNK, put_chunk, request);
+    call.bulk = bytes;
     ProtobufCMessage *answer = NULL;
-    COP_TRY(cli_remote_call(remote, COPPICE__API__METHOD__PUT_CHUNK, &request.base, bytes,
-                            &coppice__api__put_chunk_answer__descriptor, &answer, NULL, error));
+    COP_TRY(cli_remote_call(remote, &call, &answer, NULL, error));
     cop_proto_free(answer);
     return COP_OK;
 }
 
-static cop_err send_missing(cli_remote *remote, const cop_data *data, const char *digest,
-                            const Coppice__Api__OfferDataAnswer *offer, bool quiet,
-                            cop_error *error) {
+static cop_err put_chunks(cli_remote *remote, const cop_buffer *pack, const char *digest,
+                          const Coppice__Api__OfferDataAnswer *offer, cop_error *error) {
     cli_progress bar;
     cop_err e = COP_OK;
-    cli_progress_start(&bar, quiet);
+    cli_progress_start(&bar, remote->options->quiet);
     for (size_t i = 0; i < offer->n_missing && !e; i++) {
-        e = put_chunk(remote, data->pack, digest, offer->missing[i], error);
+        e = put_chunk(remote, pack, digest, offer->missing[i], error);
         cli_data_progress(&bar, "uploading", (uint64_t)(i + 1) * COP_CHUNK_SIZE,
                           (uint64_t)offer->n_missing * COP_CHUNK_SIZE);
     }
     cli_progress_end(&bar);
-    if (e) return e;
+    return e;
+}
+
+static cop_err commit(cli_remote *remote, const cop_data *data, const char *digest,
+                      cop_error *error) {
     Coppice__Api__CommitDataRequest request = COPPICE__API__COMMIT_DATA_REQUEST__INIT;
     request.digest = (char *)(uintptr_t)digest;
     request.class_names = data->class_names;
     request.n_class_names = data->class_names ? (size_t)data->classes : 0;
     ProtobufCMessage *answer = NULL;
-    COP_TRY(cli_remote_call(remote, COPPICE__API__METHOD__COMMIT_DATA, &request.base, NULL,
-                            &coppice__api__commit_data_answer__descriptor, &answer, NULL, error));
+    COP_TRY(cli_remote_call(remote, &CLI_CALL(COMMIT_DATA, commit_data, request), &answer, NULL, error));
     cop_proto_free(answer);
     return COP_OK;
 }
 
-cop_err cli_upload(cli_remote *remote, const cop_data *data, bool quiet, cop_error *error) {
+/* Uploads the chunks of `data` that the coordinator does not have. */
+static cop_err upload(cli_remote *remote, const cop_data *data, cop_error *error) {
     char digest[65];
     uint32_t count = chunk_count(data->pack->size);
     cop_hex32(data->digest, digest);
@@ -90,11 +96,13 @@ cop_err cli_upload(cli_remote *remote, const cop_data *data, bool quiet, cop_err
     request.chunks = chunks;
     request.n_chunks = count;
     ProtobufCMessage *answer = NULL;
-    cop_err e = cli_remote_call(remote, COPPICE__API__METHOD__OFFER_DATA, &request.base, NULL,
-                                &coppice__api__offer_data_answer__descriptor, &answer, NULL, error);
+    cop_err e = cli_remote_call(remote, &CLI_CALL(OFFER_DATA, offer_data, request), &answer, NULL, error);
     if (!e) {
         const Coppice__Api__OfferDataAnswer *offer = (const Coppice__Api__OfferDataAnswer *)answer;
-        if (!offer->complete) e = send_missing(remote, data, digest, offer, quiet, error);
+        if (!offer->complete) {
+            e = put_chunks(remote, data->pack, digest, offer, error);
+            if (!e) e = commit(remote, data, digest, error);
+        }
         cop_proto_free(answer);
     }
     cop_free(chunks);
@@ -143,7 +151,7 @@ static bool data_are_here(const cli_options *options, const Coppice__Job *job) {
  * before anything is sent. */
 static cop_err prepare_data(const cli_options *options, Coppice__Job **job, cop_data **data,
                             char digest[65], cop_error *error) {
-    cop_job *built = NULL;
+    cop_job *checked = NULL;
     Coppice__Job *as_written = NULL;
     const char *path = options->from ? "./job.yaml" : options->positional[0];
     COP_TRY(is_from_run(options)
@@ -151,13 +159,12 @@ static cop_err prepare_data(const cli_options *options, Coppice__Job **job, cop_
                 : cli_run_folder_open_job_data(*job, path, options, data, error));
     cop_hex32((*data)->digest, digest);
     COP_TRY(cop_document_copy_job(*job, &as_written, error));
-    cop_err e =
-        cop_job_create(*job, *data, &built, error); /* errors of this job have line numbers */
+    cop_err e = cop_job_create(*job, *data, &checked, error); /* errors of this job have line numbers */
     if (e) {
         cop_proto_free(&as_written->base);
         return e;
     }
-    cop_job_release(built);
+    cop_job_release(checked);
     *job = as_written;
     return COP_OK;
 }
@@ -175,7 +182,7 @@ static void make_key(const cli_options *options, unsigned char key[16]) {
 }
 
 /* Until the answer arrives, it is unknown whether the coordinator has accepted the job. */
-static void arm_hand_over(const cli_options *options) {
+static void arm_submission(const cli_options *options) {
     cop_str text = {0};
     cop_str_append(&text, "coppice submit: interrupted: the coordinator may have accepted the job; "
                           "`coppice jobs");
@@ -185,26 +192,27 @@ static void arm_hand_over(const cli_options *options) {
     cop_str_fini(&text);
 }
 
-static cop_err hand_over(cli_remote *remote, const cli_options *options, Coppice__Job *job,
-                         const char *digest, uint64_t *number, cop_error *error) {
-    unsigned char once[16];
+static cop_err submit_job(cli_remote *remote, Coppice__Job *job, const char *digest,
+                          uint64_t *number, cop_error *error) {
+    const cli_options *options = remote->options;
+    unsigned char key[16];
+    COP_ASSERT(job && remote->link);
     Coppice__Api__SubmitRequest request = COPPICE__API__SUBMIT_REQUEST__INIT;
     if (options->has_priority) {
         job->has_priority = 1;
         job->priority = (int32_t)options->priority;
     }
-    make_key(options, once);
-    if (!options->dry_run) arm_hand_over(options);
+    make_key(options, key);
+    if (!options->dry_run) arm_submission(options);
     job->pinned = NULL; /* the coordinator pins the job to its own data */
     request.job = job;
     request.has_dry_run = 1;
     request.dry_run = options->dry_run;
     request.data_digest = *digest ? (char *)(uintptr_t)digest : NULL;
     request.has_idempotency = 1;
-    request.idempotency = (ProtobufCBinaryData){.len = sizeof once, .data = once};
+    request.idempotency = (ProtobufCBinaryData){.len = sizeof key, .data = key};
     ProtobufCMessage *answer = NULL;
-    COP_TRY(cli_remote_call(remote, COPPICE__API__METHOD__SUBMIT, &request.base, NULL,
-                            &coppice__api__submit_answer__descriptor, &answer, NULL, error));
+    COP_TRY(cli_remote_call(remote, &CLI_CALL(SUBMIT, submit, request), &answer, NULL, error));
     *number = ((Coppice__Api__SubmitAnswer *)answer)->job;
     cop_proto_free(answer);
     return COP_OK;
@@ -248,8 +256,8 @@ cop_err cli_submit(const cli_options *options, cop_error *error) {
     cop_err e = COP_OK;
     if (data_are_here(options, job)) e = prepare_data(options, &job, &data, digest, error);
     if (!e) e = cli_remote_open(options, &remote, error);
-    if (!e && data && !options->dry_run) e = cli_upload(&remote, data, options->quiet, error);
-    if (!e) e = hand_over(&remote, options, job, digest, &number, error);
+    if (!e && data && !options->dry_run) e = upload(&remote, data, error);
+    if (!e) e = submit_job(&remote, job, digest, &number, error);
     cli_interrupt_disarm();
     cli_remote_close(&remote);
     cop_proto_free(&job->base);

@@ -25,7 +25,7 @@ static const struct {
 } dashes[DASHES] = {{0, {0}}, {2, {7, 4}}, {2, {2, 3}}, {4, {9, 3, 2, 3}}, {2, {14, 4}}};
 
 typedef struct range {
-    double least, most;
+    double min, max;
 } range;
 
 /* The position of a chart on the sheet, and the ranges that map values to points. */
@@ -38,13 +38,15 @@ typedef struct frame {
 
 static double place_x(const frame *f, double value) {
     const range *r = &f->x;
-    const double at = f->chart->log_x ? log(value / r->least) / log(r->most / r->least)
-                                      : (value - r->least) / (r->most - r->least);
+    COP_ASSERT(r->min < r->max && (!f->chart->log_x || r->min > 0));
+    const double at = f->chart->log_x ? log(value / r->min) / log(r->max / r->min)
+                                      : (value - r->min) / (r->max - r->min);
     return f->left + LEFT + at * (WIDTH - LEFT - RIGHT);
 }
 
 static double place_y(const frame *f, double value) {
-    const double at = (value - f->y.least) / (f->y.most - f->y.least);
+    COP_ASSERT(f->y.min < f->y.max);
+    const double at = (value - f->y.min) / (f->y.max - f->y.min);
     return HEIGHT - BOTTOM - at * (HEIGHT - TOP - BOTTOM);
 }
 
@@ -53,8 +55,8 @@ static bool drawable(const cli_chart *chart, const cli_series *s, size_t i) {
 }
 
 static void widen(range *r, double value) {
-    r->least = fmin(r->least, value);
-    r->most = fmax(r->most, value);
+    r->min = fmin(r->min, value);
+    r->max = fmax(r->max, value);
 }
 
 /* Adds room at both ends of the x axis for bars that are shifted sideways. */
@@ -63,9 +65,9 @@ static void make_room(const cli_chart *chart, range *x) {
     for (size_t n = 0; n < chart->count; n++)
         bars = bars || (chart->series[n].deviation && !chart->series[n].level);
     if (!bars) return;
-    const double room = 0.03 * (x->most - x->least), ratio = pow(x->most / x->least, 0.03);
-    x->least = chart->log_x ? x->least / ratio : x->least - room;
-    x->most = chart->log_x ? x->most * ratio : x->most + room;
+    const double room = 0.03 * (x->max - x->min), ratio = pow(x->max / x->min, 0.03);
+    x->min = chart->log_x ? x->min / ratio : x->min - room;
+    x->max = chart->log_x ? x->max * ratio : x->max + room;
 }
 
 /* Finds the ranges of both axes. False: no value can be drawn. */
@@ -81,28 +83,30 @@ static bool measure(const cli_chart *chart, range *x, range *y) {
             if (!s->level) widen(x, s->x[i]);
         }
     }
-    if (!(y->least <= y->most)) return false;
-    if (!(x->least <= x->most)) *x = (range){1, 2}; /* only horizontal lines */
-    if (x->least == x->most) *x = (range){x->least * 0.5, x->most * 1.5 + (x->most == 0)};
-    if (y->least == y->most) *y = (range){y->least - 0.5, y->most + 0.5};
+    if (!(y->min <= y->max)) return false;
+    if (!(x->min <= x->max)) *x = (range){1, 2}; /* only horizontal lines */
+    if (x->min == x->max) *x = (range){x->min * 0.5, x->max * 1.5 + (x->max == 0)};
+    const double half = fmax(0.5, 1e-6 * fabs(y->min));
+    if (y->min == y->max) *y = (range){y->min - half, y->max + half};
     make_room(chart, x);
-    const double room = 0.04 * (y->most - y->least);
-    y->least = y->least >= 0 && y->least - room < 0 ? 0 : y->least - room;
-    y->most += room;
+    const double room = 0.04 * (y->max - y->min);
+    y->min = y->min >= 0 && y->min - room < 0 ? 0 : y->min - room;
+    y->max += room;
     return true;
 }
 
 /* Returns 1, 2 or 5 times a power of ten, for about `count` steps in `span`. */
 static double nice_step(double span, int count) {
+    COP_ASSERT(span > 0 && count > 0);
     const double raw = span / count, power = pow(10, floor(log10(raw)));
     const double unit = raw / power;
     return power * (unit <= 1 ? 1 : unit <= 2 ? 2 : unit <= 5 ? 5 : 10);
 }
 
 static size_t linear_ticks(const range *r, double out[TICKS_MAX]) {
-    const double step = nice_step(r->most - r->least, 6);
+    const double step = nice_step(r->max - r->min, 6);
     size_t count = 0;
-    for (double t = ceil(r->least / step) * step; t <= r->most + step * 1e-9; t += step)
+    for (double t = ceil(r->min / step) * step; t <= r->max + step * 1e-9; t += step)
         if (count < TICKS_MAX) out[count++] = fabs(t) < step * 1e-9 ? 0 : t;
     return count;
 }
@@ -110,12 +114,12 @@ static size_t linear_ticks(const range *r, double out[TICKS_MAX]) {
 /* Ticks at 1, 2, 5, 10, 20 ..., or only at powers of ten if the range is wide. */
 static size_t log_ticks(const range *r, double out[TICKS_MAX]) {
     static const double units[] = {1, 2, 5};
-    const bool few = r->most / r->least < 3000;
+    const bool few = r->max / r->min < 3000;
     size_t count = 0;
-    for (double power = pow(10, floor(log10(r->least))); power <= r->most; power *= 10)
+    for (double power = pow(10, floor(log10(r->min))); power <= r->max; power *= 10)
         for (int u = 0; u < (few ? 3 : 1); u++) {
             const double t = power * units[u];
-            if (t >= r->least * 0.999 && t <= r->most * 1.001 && count < TICKS_MAX)
+            if (t >= r->min * 0.999 && t <= r->max * 1.001 && count < TICKS_MAX)
                 out[count++] = t;
         }
     return count;
@@ -181,6 +185,7 @@ static void draw_axes(const frame *f) {
 }
 
 static void pen(cairo_t *to, const cli_series *s, size_t number) {
+    COP_ASSERT(s->color >= 0);
     const double *c = colors[s->color % COLORS];
     const size_t dash = number % DASHES;
     cairo_set_source_rgb(to, c[0], c[1], c[2]);
@@ -217,6 +222,7 @@ static void draw_marker(cairo_t *to, size_t number, double x, double y) {
  * would hide each other. */
 static double bar_shift(const cli_chart *chart, size_t number) {
     size_t before = 0, all = 0;
+    COP_ASSERT(number < chart->count);
     for (size_t n = 0; n < chart->count; n++) {
         if (!chart->series[n].deviation || chart->series[n].level) continue;
         all++;
@@ -263,6 +269,7 @@ static void draw_points(const frame *f, const cli_series *s, size_t number, doub
 
 /* Draws a pale band with thin edges that are visible in print. */
 static void draw_band(const frame *f, const cli_series *s) {
+    COP_ASSERT(s->level && s->count == 1 && s->deviation);
     const double *c = colors[s->color % COLORS];
     const double left = f->left + LEFT, right = f->left + WIDTH - RIGHT,
                  top = place_y(f, s->y[0] + s->deviation[0]),
@@ -359,6 +366,7 @@ cop_err cli_chart_write(const cli_chart *charts, size_t count, const char *path,
         return cop_fail(error, COP_ERR_INPUT, "-o %s: expected a name that ends in .svg or .png",
                         path);
     cop_str bytes = {0};
+    COP_ASSERT(count >= 1 && count <= 16);
     const int width = (int)count * WIDTH;
     cairo_surface_t *surface =
         svg ? cairo_svg_surface_create_for_stream(cli_png_append, &bytes, width, HEIGHT)

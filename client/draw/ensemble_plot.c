@@ -38,7 +38,7 @@ typedef struct curve {
     double *x, *y, *deviation;
 } curve;
 
-static bool is_level(const result *r) {
+static bool is_horizontal(const result *r) {
     return strcmp(r->average, "weight-scaling") == 0;
 }
 
@@ -104,6 +104,7 @@ static cop_err read_file(const char *path, sources *all, cop_error *error) {
 
 /* Refuses results over different numbers of samples: their errors cannot be compared in a chart. */
 static cop_err check_same_samples(const sources *all, cop_error *error) {
+    COP_ASSERT(all->count >= 1);
     const source *a = &all->list[0];
     for (size_t i = 1; i < all->count; i++) {
         const source *b = &all->list[i];
@@ -136,16 +137,16 @@ static bool same_curve(const result *a, const result *b) {
 }
 
 /* Names a line, such as "arithmetic mean"; with several models, the file name comes first. */
-static void name_curve(curve *c, bool many) {
+static void name_curve(curve *c, bool with_file) {
     const result *r = c->first->message;
     const char *slash = strrchr(c->first->file, '/');
     const char *file = slash ? slash + 1 : c->first->file;
     const char *dot = strrchr(file, '.');
     const int length = dot && dot > file ? (int)(dot - file) : (int)strlen(file);
-    snprintf(c->name, sizeof c->name, "%.*s%s%s%.40s%s", many ? (length < 60 ? length : 60) : 0,
-             file, many ? ": " : "", r->n_models ? "separate models, " : "", r->average,
-             is_level(r) ? "" : " mean");
-    if (is_level(r)) c->name[strlen(c->name) - strlen("-scaling")] = ' ';
+    snprintf(c->name, sizeof c->name, "%.*s%s%s%.40s%s", with_file ? (length < 60 ? length : 60) : 0,
+             file, with_file ? ": " : "", r->n_models ? "separate models, " : "", r->average,
+             is_horizontal(r) ? "" : " mean");
+    if (is_horizontal(r)) c->name[strlen(c->name) - strlen("-scaling")] = ' ';
 }
 
 static int by_members(const void *a, const void *b) {
@@ -164,6 +165,7 @@ static void add_row(curve *c, const figures *row) {
 }
 
 static cop_err make_columns(curve *c, cop_error *error) {
+    COP_ASSERT(c->count >= 1);
     c->x = cop_alloc_array(3 * c->count, sizeof *c->x);
     if (!c->x) return cop_no_memory(error);
     c->y = c->x + c->count;
@@ -188,6 +190,7 @@ static cop_err make_curve(const sources *all, size_t first, curve *out, cop_erro
         if (!same_curve(r, out->first->message)) continue;
         for (size_t k = 0; k < r->n_members; k++) add_row(out, r->members[k]);
     }
+    COP_ASSERT(out->count <= rows);
     return make_columns(out, error);
 }
 
@@ -202,13 +205,14 @@ static bool begins_curve(const sources *all, size_t at) {
 
 static cop_err draw(curve *curves, size_t count, const char *path, cop_error *error) {
     cli_series series[RESULTS_MAX];
-    bool many = false, logarithmic = false;
+    bool several_models = false, logarithmic = false;
+    COP_ASSERT(count >= 1 && count <= RESULTS_MAX);
     for (size_t i = 1; i < count; i++)
-        many = many || !same_model(curves[i].first->message, curves[0].first->message);
+        several_models = several_models || !same_model(curves[i].first->message, curves[0].first->message);
     for (size_t i = 0; i < count; i++) {
         curve *c = &curves[i];
-        const bool level = is_level(c->first->message);
-        name_curve(c, many);
+        const bool level = is_horizontal(c->first->message);
+        name_curve(c, several_models);
         series[i] = (cli_series){.name = c->name,
                                  .count = c->count,
                                  .x = c->x,

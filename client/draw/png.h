@@ -6,10 +6,12 @@
 
 #include "common/base/err.h"
 
-/* For cairo's streams: appends to the cop_str that `out` points to. */
+/* A cairo_write_func_t that appends `length` bytes to the cop_str that `out` points to. Out of memory
+ * is recorded there and returned as CAIRO_STATUS_NO_MEMORY. */
 cairo_status_t cli_png_append(void *out, const unsigned char *bytes, unsigned length);
-/* Writes the surface, which stays the caller's: the whole file or none. NO_MEMORY if cairo fails,
- * else the errors of cop_file_write. */
+/* Writes a surface as a PNG file, completely or not at all. Borrows the surface. NO_MEMORY: cairo
+ * failed, also if the surface itself could not be created; otherwise the errors of
+ * cop_file_write. */
 cop_err cli_png_write(cairo_surface_t *surface, const char *path, cop_error *error);
 
 #endif

@@ -9,10 +9,15 @@
 #define CELL_GAP   4
 #define LABEL_ROOM 14
 
-/* Paints one sample as an opaque image with its corner at (x, y): dark on white for one channel,
- * colours for three. */
-static void paint_sample(cairo_t *to, const cop_data_part *part, uint32_t index, int scale,
-                         double x, double y) {
+/* The upper left corner of an image on a sheet, and its pixels per pixel of the sample. */
+typedef struct place {
+    double x, y;
+    int scale;
+} place;
+
+/* Paints one sample as an opaque image: dark on white for one channel, colours for three. */
+static void paint_sample(cairo_t *to, const cop_data_part *part, uint32_t index, place at) {
+    COP_ASSERT(index < part->count && at.scale >= 1);
     int h = part->dims[1], w = part->dims[2], channels = part->dims[0];
     const uint8_t *values = (const uint8_t *)part->samples + (size_t)index * part->stride;
     cairo_surface_t *picture = cairo_image_surface_create(CAIRO_FORMAT_RGB24, w, h);
@@ -21,9 +26,9 @@ static void paint_sample(cairo_t *to, const cop_data_part *part, uint32_t index,
     if (pixels) {
         for (int r = 0; r < h; r++)
             for (int c = 0; c < w; c++) {
-                int at = r * w + c;
-                uint32_t red = values[at], green = channels == 3 ? values[at + h * w] : red,
-                         blue = channels == 3 ? values[at + 2 * h * w] : red;
+                int i = r * w + c;
+                uint32_t red = values[i], green = channels == 3 ? values[i + h * w] : red,
+                         blue = channels == 3 ? values[i + 2 * h * w] : red;
                 uint32_t pixel = channels == 3
                                      ? red << 16 | green << 8 | blue
                                      : (255 - red) << 16 | (255 - green) << 8 | (255 - blue);
@@ -32,8 +37,8 @@ static void paint_sample(cairo_t *to, const cop_data_part *part, uint32_t index,
         cairo_surface_mark_dirty(picture);
     }
     cairo_save(to);
-    cairo_translate(to, x, y);
-    cairo_scale(to, scale, scale);
+    cairo_translate(to, at.x, at.y);
+    cairo_scale(to, at.scale, at.scale);
     cairo_set_source_surface(to, picture, 0, 0);
     cairo_pattern_set_filter(cairo_get_source(to), CAIRO_FILTER_NEAREST);
     cairo_paint(to);
@@ -49,7 +54,7 @@ static void paint_label(cairo_t *to, int32_t label, double x, double y) {
     cairo_show_text(to, text);
 }
 
-static cop_err check_pictures(const cop_data_part *part, cop_error *error) {
+static cop_err check_images(const cop_data_part *part, cop_error *error) {
     if (part->rank != 3 || part->type != COP_DATA_U8 || (part->dims[0] != 1 && part->dims[0] != 3))
         return cop_fail(error, COP_ERR_INPUT,
                         "cannot draw these samples: expected images with 1 or 3 channels of bytes");
@@ -61,7 +66,8 @@ static cop_err check_pictures(const cop_data_part *part, cop_error *error) {
 
 cop_err cli_sheet_contact(const cop_data_part *part, int rows, int columns, const char *path,
                           cop_error *error) {
-    COP_TRY(check_pictures(part, error));
+    COP_ASSERT(rows >= 1 && columns >= 1);
+    COP_TRY(check_images(part, error));
     int scale = part->dims[2] < 40 ? 2 : 1, cell_w = part->dims[2] * scale + CELL_GAP,
         cell_h = part->dims[1] * scale + CELL_GAP + LABEL_ROOM;
     cairo_surface_t *sheet = cairo_image_surface_create(
@@ -72,7 +78,7 @@ cop_err cli_sheet_contact(const cop_data_part *part, int rows, int columns, cons
     cairo_set_font_size(to, 11);
     for (int i = 0; i < rows * columns && (uint32_t)i < part->count; i++) {
         double x = CELL_GAP + i % columns * cell_w, y = CELL_GAP + i / columns * cell_h;
-        paint_sample(to, part, (uint32_t)i, scale, x, y);
+        paint_sample(to, part, (uint32_t)i, (place){x, y, scale});
         paint_label(to, part->labels[i], x, y + part->dims[1] * scale);
     }
     cairo_destroy(to);
@@ -83,8 +89,8 @@ cop_err cli_sheet_contact(const cop_data_part *part, int rows, int columns, cons
 
 /* ---- sheets with captions ---- */
 
-enum { CAPTION_WIDTH = 170, LINE_ROOM = 16, MARGIN = 12, PICTURE_LEAST = 128, SIDE_MAX = 16384 };
-enum { SHARPNESS = 2 }; /* pixels in the file per unit of the layout */
+enum { CAPTION_WIDTH = 170, LINE_ROOM = 16, MARGIN = 12, IMAGE_WIDTH_MIN = 128, SIDE_MAX = 16384 };
+enum { PIXELS_PER_UNIT = 2 }; /* pixels in the file per unit of the layout */
 
 typedef struct layout {
     int zoom, cell_width, cell_height, top, width, height;
@@ -95,19 +101,19 @@ static cop_err lay_out_sheet(const cli_sheet *s, layout *out, cop_error *error) 
     const int64_t rows = (s->part->count + (int64_t)s->columns - 1) / s->columns;
     int headings = 0;
     while (s->heading[headings]) headings++;
-    out->zoom = w < PICTURE_LEAST ? (PICTURE_LEAST + w - 1) / w : 1;
-    const int picture = w * out->zoom;
-    out->cell_width = (picture > CAPTION_WIDTH ? picture : CAPTION_WIDTH) + MARGIN;
+    out->zoom = w < IMAGE_WIDTH_MIN ? (IMAGE_WIDTH_MIN + w - 1) / w : 1;
+    const int image = w * out->zoom;
+    out->cell_width = (image > CAPTION_WIDTH ? image : CAPTION_WIDTH) + MARGIN;
     out->cell_height = h * out->zoom + s->lines * LINE_ROOM + MARGIN + 6;
     out->top = MARGIN + headings * LINE_ROOM;
     const int64_t width = MARGIN + (int64_t)s->columns * out->cell_width,
                   height = out->top + rows * out->cell_height;
-    if (width * SHARPNESS > SIDE_MAX || height * SHARPNESS > SIDE_MAX)
+    if (width * PIXELS_PER_UNIT > SIDE_MAX || height * PIXELS_PER_UNIT > SIDE_MAX)
         return cop_fail(error, COP_ERR_LIMIT,
                         "a sheet of %u images of %d x %d in %d columns has %lld x %lld pixels: the "
                         "limit is %d x %d",
-                        s->part->count, w, h, s->columns, (long long)width * SHARPNESS,
-                        (long long)height * SHARPNESS, SIDE_MAX, SIDE_MAX);
+                        s->part->count, w, h, s->columns, (long long)width * PIXELS_PER_UNIT,
+                        (long long)height * PIXELS_PER_UNIT, SIDE_MAX, SIDE_MAX);
     out->width = (int)width;
     out->height = (int)height;
     return COP_OK;
@@ -131,11 +137,12 @@ static void paint_line(cairo_t *to, const cli_caption *c, double x, double y, do
 }
 
 static void paint_cell(cairo_t *to, const cli_sheet *s, const layout *l, uint32_t index) {
+    COP_ASSERT(index < s->part->count && l->zoom >= 1);
     const cop_data_part *part = s->part;
     const double x = MARGIN + (double)(index % (uint32_t)s->columns) * l->cell_width,
                  y = l->top + (double)(index / (uint32_t)s->columns) * l->cell_height;
     const double width = l->cell_width - MARGIN, below = y + part->dims[1] * l->zoom + 3;
-    paint_sample(to, part, index, l->zoom, x, y);
+    paint_sample(to, part, index, (place){x, y, l->zoom});
     cairo_set_source_rgb(to, 0.6, 0.6, 0.6);
     cairo_set_line_width(to, 0.5);
     cairo_rectangle(to, x - 0.25, y - 0.25, part->dims[2] * l->zoom + 0.5,
@@ -152,12 +159,13 @@ static void paint_cell(cairo_t *to, const cli_sheet *s, const layout *l, uint32_
 
 cop_err cli_sheet_draw(const cli_sheet *s, const char *path, cop_error *error) {
     layout l = {0};
-    COP_TRY(check_pictures(s->part, error));
+    COP_ASSERT(s->columns >= 1 && s->lines >= 0 && s->part->count >= 1);
+    COP_TRY(check_images(s->part, error));
     COP_TRY(lay_out_sheet(s, &l, error));
     cairo_surface_t *surface =
-        cairo_image_surface_create(CAIRO_FORMAT_RGB24, l.width * SHARPNESS, l.height * SHARPNESS);
+        cairo_image_surface_create(CAIRO_FORMAT_RGB24, l.width * PIXELS_PER_UNIT, l.height * PIXELS_PER_UNIT);
     cairo_t *to = cairo_create(surface);
-    cairo_scale(to, SHARPNESS, SHARPNESS);
+    cairo_scale(to, PIXELS_PER_UNIT, PIXELS_PER_UNIT);
     cairo_set_source_rgb(to, 1, 1, 1);
     cairo_paint(to);
     cairo_set_font_size(to, 11.5);

@@ -10,10 +10,10 @@
 #define GAP      2
 #define SIDE_MAX 16384 /* maximum side of the sheet, in pixels */
 
-static double largest(const float *w, int count) {
-    double most = 0;
-    for (int i = 0; i < count; i++) most = fabs((double)w[i]) > most ? fabs((double)w[i]) : most;
-    return most;
+static double largest_magnitude(const float *w, int count) {
+    double max = 0;
+    for (int i = 0; i < count; i++) max = fmax(max, fabs((double)w[i]));
+    return max;
 }
 
 /* Maps [-scale, scale] to 0 .. 255. */
@@ -35,9 +35,10 @@ static uint32_t pixel_of(const cli_tiles *t, const float *w, int at, double scal
 
 /* Paints tile `index`; each weight becomes a square of `zoom` x `zoom` pixels. */
 static void paint(const cli_tiles *t, int index, int zoom, unsigned char *pixels, int stride) {
+    COP_ASSERT(index >= 0 && index < t->count && zoom >= 1);
     const int size = t->channels * t->height * t->width - t->missing;
     const float *w = t->weights + (size_t)index * (size_t)size;
-    const double scale = largest(w, size);
+    const double scale = largest_magnitude(w, size);
     const int x = GAP + index % t->columns * (t->width * zoom + GAP),
               y = GAP + index / t->columns * (t->height * zoom + GAP);
     for (int r = 0; r < t->height * zoom; r++)
@@ -50,6 +51,8 @@ static void paint(const cli_tiles *t, int index, int zoom, unsigned char *pixels
 }
 
 cop_err cli_tiles_write(const cli_tiles *t, const char *path, cop_error *error) {
+    COP_ASSERT(t->count >= 1 && t->columns >= 1 && t->channels >= 1 && t->height >= 1 && t->width >= 1);
+    COP_ASSERT(t->missing >= 0 && t->missing < t->channels * t->height * t->width);
     const int zoom = t->width >= 20 ? 2 : t->width >= 8 ? 4 : 8;
     const int64_t rows = (t->count + t->columns - 1) / t->columns,
                   width = GAP + (int64_t)t->columns * (t->width * zoom + GAP),

@@ -12,9 +12,10 @@
 typedef struct cli_tiles {
     const float *weights;
     int count, channels, height, width, missing;
-    int columns; /* of the sheet */
+    int columns; /* tiles per row of the sheet */
 } cli_tiles;
-/* Writes a PNG file; on failure, no file remains. LIMIT: the image would be too large. */
+/* Draws the tiles into a PNG file, completely or not at all. Each weight becomes a square of 2, 4 or
+ * 8 pixels. LIMIT: the image would be too large; the error has its size and the limit. */
 cop_err cli_tiles_write(const cli_tiles *tiles, const char *path, cop_error *error);
 
 #endif

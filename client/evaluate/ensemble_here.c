@@ -13,19 +13,20 @@
 #include "common/base/thread_pool.h"
 #include "common/ensemble/members.h"
 
-#define THREADS_MAX 256
-#define TURNS       4 /* minimum blocks per thread, to balance the load */
-#define ADVANCES    8 /* minimum blocks per slice, so that results appear gradually */
-#define BLOCK_MAX   16
+#define THREADS_MAX       256
+#define BLOCKS_PER_THREAD 4 /* minimum blocks per thread, to balance the load */
+#define BLOCKS_PER_SLICE  8 /* minimum blocks per slice, so that results appear gradually */
+#define BLOCK_MEMBERS_MAX 16
 
 typedef struct evaluation {
-    cli_ensemble *ask;
+    cli_ensemble *request;
     const cop_kernels *kernels;
     cli_model model[CLI_POSITIONAL_MAX];
     uint32_t models;
     const cop_data_part *part;
-    cop_ensemble_slices *ensemble;
-    uint32_t members, slices, block, blocks; /* members: in total; block: members per block */
+    cop_ensemble_slices *slices; /* the running averages of each slice */
+    uint32_t members, slice_count;
+    uint32_t block_members, block_count; /* members per block; number of blocks */
     uint32_t threads;
     /* guarded by the mutex */
     uv_mutex_t mutex;
@@ -42,6 +43,7 @@ typedef struct evaluation {
 
 static cop_samples slice_samples(const evaluation *v, uint32_t slice) {
     const uint32_t first = slice * COP_EVAL_SLICE, left = v->part->count - first;
+    COP_ASSERT(slice < v->slice_count && first < v->part->count);
     const cop_job *job = v->model[0].job;
     return (cop_samples){.dtype = job->sample_type,
                          .count = (int)(left < COP_EVAL_SLICE ? left : COP_EVAL_SLICE),
@@ -59,6 +61,7 @@ typedef struct runner {
 } runner;
 
 static cop_err prepare(const evaluation *v, runner *r, uint32_t model, cop_error *error) {
+    COP_ASSERT(model < v->models);
     if (r->members && r->model == model) return COP_OK;
     const cop_job *job = v->model[model].job;
     cop_members_destroy(r->members);
@@ -67,11 +70,12 @@ static cop_err prepare(const evaluation *v, runner *r, uint32_t model, cop_error
 }
 
 static cop_err compute(const evaluation *v, runner *r, uint32_t block, cop_error *error) {
-    const uint32_t slice = block % v->slices, first = block / v->slices * v->block;
-    const uint32_t left = v->members - first, count = left < v->block ? left : v->block;
-    const bool whole = v->ask->each_model || !v->ask->average;
+    const uint32_t slice = block % v->slice_count, first = block / v->slice_count * v->block_members;
+    const uint32_t left = v->members - first, count = left < v->block_members ? left : v->block_members;
+    COP_ASSERT(block < v->block_count && first < v->members);
+    const bool whole = v->request->each_model || !v->request->average;
     for (uint32_t i = 0; i < count; i++) {
-        const uint32_t model = v->ask->each_model ? first + i : 0;
+        const uint32_t model = v->request->each_model ? first + i : 0;
         COP_TRY(prepare(v, r, model, error));
         const cop_member_work work = {
             .weights = v->model[model].flat,
@@ -88,29 +92,30 @@ static cop_err compute(const evaluation *v, runner *r, uint32_t block, cop_error
 
 /* ---- adding in order, with the mutex locked ---- */
 
-static void show(evaluation *v) {
+static void print_ready_rows(evaluation *v) {
     char text[80];
-    while (v->ask->told < v->ask->count &&
-           cop_ensemble_slices_get(v->ensemble, v->ask->told, &v->figures[v->ask->told])) {
+    while (v->request->printed < v->request->count &&
+           cop_ensemble_slices_get(v->slices, v->request->printed, &v->figures[v->request->printed])) {
         Coppice__Api__EnsembleFigures row;
-        cop_job_ensemble_row(&v->figures[v->ask->told], v->ask->counts[v->ask->told], &row);
-        cli_ensemble_row(v->ask, &row);
+        cop_job_ensemble_row(&v->figures[v->request->printed], v->request->counts[v->request->printed], &row);
+        cli_ensemble_row(v->request, &row);
     }
-    snprintf(text, sizeof text, "%u of %u members", (unsigned)(v->done / v->slices * v->block),
+    snprintf(text, sizeof text, "%u of %u members", (unsigned)(v->done / v->slice_count * v->block_members),
              v->members);
-    cli_progress_show(&v->ask->progress, (double)v->done / v->blocks, text);
+    cli_progress_show(&v->request->progress, (double)v->done / v->block_count, text);
 }
 
 /* Adds the outputs of a block, after the preceding members of the slice have been added. */
 static void add(evaluation *v, const runner *r, uint32_t block) {
-    const uint32_t slice = block % v->slices, first = block / v->slices * v->block;
-    const uint32_t left = v->members - first, count = left < v->block ? left : v->block;
+    const uint32_t slice = block % v->slice_count, first = block / v->slice_count * v->block_members;
+    const uint32_t left = v->members - first, count = left < v->block_members ? left : v->block_members;
     while (v->reached[slice] != first && !v->failure.code) uv_cond_wait(&v->turn, &v->mutex);
     if (v->failure.code) return;
     uv_mutex_unlock(&v->mutex); /* this thread owns the slice until it advances `reached` */
-    const bool finite = cop_ensemble_slices_add(v->ensemble, slice, count, r->outputs);
+    const bool finite = cop_ensemble_slices_add(v->slices, slice, count, r->outputs);
     uv_mutex_lock(&v->mutex);
     v->reached[slice] += count;
+    COP_ASSERT(v->reached[slice] <= v->members && v->done < v->block_count);
     v->done++;
     if (!finite)
         cop_fail(&v->failure, COP_ERR_INPUT,
@@ -118,7 +123,7 @@ static void add(evaluation *v, const runner *r, uint32_t block) {
                  "finite",
                  first, first + count - 1, slice * COP_EVAL_SLICE);
     uv_cond_broadcast(&v->turn);
-    if (finite) show(v);
+    if (finite) print_ready_rows(v);
 }
 
 static void run_block(cop_task *task, int thread, int part) {
@@ -132,7 +137,7 @@ static void run_block(cop_task *task, int thread, int part) {
     uv_mutex_unlock(&v->mutex);
     if (failed) return;
     if (!r->outputs)
-        r->outputs = cop_alloc_raw(v->block * outputs * COP_EVAL_SLICE * sizeof(float));
+        r->outputs = cop_alloc_raw(v->block_members * outputs * COP_EVAL_SLICE * sizeof(float));
     const cop_err e = r->outputs ? compute(v, r, block, &error) : cop_no_memory(&error);
     uv_mutex_lock(&v->mutex);
     if (!e)
@@ -153,7 +158,7 @@ static cop_err run_threads(evaluation *v, cop_error *error) {
     if (v->threads > 1)
         (void)cop_thread_pool_create((int)v->threads - 1, cop_compute_thread_init, &pool, NULL);
     cop_compute_thread_init();
-    v->task = (cop_task){.run = run_block, .parts = (int)v->blocks};
+    v->task = (cop_task){.run = run_block, .parts = (int)v->block_count};
     cop_parallel_for(pool, &v->task);
     cop_thread_pool_destroy(pool);
     for (uint32_t i = 0; i < v->threads; i++) {
@@ -171,104 +176,111 @@ static cop_err run_threads(evaluation *v, cop_error *error) {
 
 /* The options of a command with model i as its only argument. */
 static cli_options options_for(const evaluation *v, uint32_t i) {
-    cli_options one = *v->ask->options;
-    one.positional[0] = v->ask->names[i];
+    COP_ASSERT(i < v->request->name_count);
+    cli_options one = *v->request->options;
+    one.positional[0] = v->request->names[i];
     one.positional_count = 1;
     return one;
 }
 
 static cop_err open_models(evaluation *v, cop_error *error) {
-    const cli_ensemble *ask = v->ask;
-    for (uint32_t i = 0; i < ask->name_count; i++) {
+    const cli_ensemble *request = v->request;
+    for (uint32_t i = 0; i < request->name_count; i++) {
         const cli_options one = options_for(v, i);
-        if (cli_is_job(ask->names[i]))
+        if (cli_is_job(request->names[i]))
             COP_TRY(cli_model_fetch(&one, &v->model[i], error));
         else
-            COP_TRY(cli_model_open(ask->names[i], &v->model[i], error));
+            COP_TRY(cli_model_open(request->names[i], &v->model[i], error));
         v->models++;
-        if (cop_members_check(v->model[i].job->model, ask->average && !ask->each_model, error))
-            return ask->each_model ? cop_error_prefix(error, "%s", ask->names[i]) : error->code;
-        COP_TRY(cop_job_check_together((cop_named_job){v->model[0].job, ask->names[0]},
-                                       (cop_named_job){v->model[i].job, ask->names[i]},
-                                       !ask->options->data, error));
+        if (cop_members_check(v->model[i].job->model, request->average && !request->each_model, error))
+            return request->each_model ? cop_error_prefix(error, "%s", request->names[i]) : error->code;
+        COP_TRY(cop_job_check_together((cop_named_job){v->model[0].job, request->names[0]},
+                                       (cop_named_job){v->model[i].job, request->names[i]},
+                                       !request->options->data, error));
     }
     return COP_OK;
 }
 
 static void plan(evaluation *v) {
-    const int64_t wanted = v->ask->options->workers;
+    const int64_t wanted = v->request->options->workers;
     const uint64_t threads = wanted ? (uint64_t)wanted : uv_available_parallelism();
     v->threads = threads < THREADS_MAX ? (uint32_t)threads : THREADS_MAX;
-    v->members = v->ask->counts[v->ask->count - 1];
-    v->slices = cop_ensemble_slices_count(v->ensemble);
-    uint64_t share = (uint64_t)v->members * v->slices / (TURNS * v->threads);
-    if (share > v->members / ADVANCES) share = v->members / ADVANCES;
-    if (share > BLOCK_MAX) share = BLOCK_MAX;
-    v->block = share < 1 || v->ask->each_model ? 1 : (uint32_t)share;
-    v->blocks = (v->members + v->block - 1) / v->block * v->slices;
+    v->members = v->request->counts[v->request->count - 1];
+    v->slice_count = cop_ensemble_slices_count(v->slices);
+    uint64_t share = (uint64_t)v->members * v->slice_count / (BLOCKS_PER_THREAD * v->threads);
+    if (share > v->members / BLOCKS_PER_SLICE) share = v->members / BLOCKS_PER_SLICE;
+    if (share > BLOCK_MEMBERS_MAX) share = BLOCK_MEMBERS_MAX;
+    v->block_members = share < 1 || v->request->each_model ? 1 : (uint32_t)share;
+    COP_ASSERT(v->threads >= 1 && v->slice_count >= 1);
+    v->block_count = (v->members + v->block_members - 1) / v->block_members * v->slice_count;
 }
 
-static cop_err make_slices(evaluation *v, cop_error *error) {
-    const cop_average average = v->ask->average ? v->ask->average : COP_AVERAGE_ARITHMETIC;
+static cop_err create_slices(evaluation *v, cop_error *error) {
+    const cop_average average = v->request->average ? v->request->average : COP_AVERAGE_ARITHMETIC;
     cop_ensemble_slices_spec spec = {.average = average,
-                                     .classes = cop_model_outputs(v->model[0].job->model),
-                                     .samples = v->part->count,
-                                     .labels = v->part->labels,
-                                     .count = v->ask->count};
-    for (uint32_t i = 0; i < spec.count; i++) spec.counts[i] = v->ask->counts[i];
-    COP_TRY(cop_ensemble_slices_create(&spec, &v->ensemble, error));
-    v->reached = cop_alloc_array(cop_ensemble_slices_count(v->ensemble), sizeof *v->reached);
+                           .classes = cop_model_outputs(v->model[0].job->model),
+                           .samples = v->part->count,
+                           .labels = v->part->labels,
+                           .count = v->request->count};
+    for (uint32_t i = 0; i < spec.count; i++) {
+        spec.counts[i] = v->request->counts[i];
+        COP_ASSERT(i == 0 || spec.counts[i] > spec.counts[i - 1]);
+    }
+    COP_TRY(cop_ensemble_slices_create(&spec, &v->slices, error));
+    v->reached = cop_alloc_array(cop_ensemble_slices_count(v->slices), sizeof *v->reached);
     return v->reached ? COP_OK : cop_no_memory(error);
 }
 
 /* ---- the evaluation ---- */
 
-static void tell(evaluation *v, double seconds) {
+static void print_result(evaluation *v, double seconds) {
     Coppice__Api__EnsembleResult r = COPPICE__API__ENSEMBLE_RESULT__INIT;
     Coppice__Api__EnsembleFigures row[COP_ENSEMBLE_COUNTS_MAX], *rows[COP_ENSEMBLE_COUNTS_MAX];
     Coppice__Api__EnsembleModel model[CLI_POSITIONAL_MAX], *models[CLI_POSITIONAL_MAX];
-    for (uint32_t i = 0; i < v->ask->count; i++) {
-        cop_job_ensemble_row(&v->figures[i], v->ask->counts[i], &row[i]);
+    COP_ASSERT(v->done == v->block_count && v->request->printed == v->request->count);
+    for (uint32_t i = 0; i < v->request->count; i++) {
+        cop_job_ensemble_row(&v->figures[i], v->request->counts[i], &row[i]);
         rows[i] = &row[i];
     }
-    for (uint32_t i = 0; v->ask->each_model && i < v->models; i++, r.n_models++) {
+    for (uint32_t i = 0; v->request->each_model && i < v->models; i++, r.n_models++) {
         coppice__api__ensemble_model__init(models[i] = &model[i]);
-        model[i].model = (char *)(uintptr_t)v->ask->names[i];
+        model[i].model = (char *)(uintptr_t)v->request->names[i];
         model[i].digest = v->model[i].digest;
     }
-    if (!v->ask->each_model) r.digest = v->model[0].digest;
-    r.average = (char *)(uintptr_t)cop_average_name(v->ask->average);
+    if (!v->request->each_model) r.digest = v->model[0].digest;
+    r.average = (char *)(uintptr_t)cop_average_name(v->request->average);
     r.on = (char *)(uintptr_t)"test";
     r.has_samples = r.has_seconds = 1;
     r.samples = v->part->count;
     r.seconds = seconds;
     r.members = rows;
-    r.n_members = v->ask->count;
+    r.n_members = v->request->count;
     r.models = models;
-    cli_ensemble_result(v->ask, &r);
+    cli_ensemble_result(v->request, &r);
 }
 
-cop_err cli_ensemble_here(cli_ensemble *ask, cop_error *error) {
+cop_err cli_ensemble_here(cli_ensemble *request, cop_error *error) {
     evaluation *v = cop_alloc(sizeof *v);
     unsigned char digest[32];
     cop_data *data = NULL;
     const uint64_t began = cop_clock_ns();
     if (!v) return cop_no_memory(error);
-    v->ask = ask;
+    COP_ASSERT(request->count >= 1 && request->name_count >= 1);
+    v->request = request;
     cop_err e = open_models(v, error);
     const cli_options one = options_for(v, 0);
     if (!e) e = cli_model_data(&v->model[0], &one, &data, error);
     if (!e) e = cli_choose_kernels(&v->kernels, digest, error);
     if (!e) {
         v->part = &data->test;
-        e = make_slices(v, error);
+        e = create_slices(v, error);
     }
     if (!e) {
         plan(v);
         e = run_threads(v, error);
     }
-    if (!e) tell(v, (double)(cop_clock_ns() - began) * 1e-9);
-    cop_ensemble_slices_destroy(v->ensemble);
+    if (!e) print_result(v, (double)(cop_clock_ns() - began) * 1e-9);
+    cop_ensemble_slices_destroy(v->slices);
     cop_free(v->reached);
     if (data) cop_data_destroy(data);
     for (uint32_t i = 0; i < v->models; i++) cli_model_close(&v->model[i]);

@@ -9,11 +9,11 @@
 #include "common/base/hash.h"
 #include "common/wire/codec.h"
 
-#define TRY_MS   5000 /* limit of one call; the coordinator may hold a watch for half of it */
-#define PAUSE_MS 200
+#define ATTEMPT_MS 5000 /* limit of one call; the coordinator may hold a watch for half of it */
+#define PAUSE_MS   200
 /* The minimum wait for a coordinator that answered before and may be restarting. A longer --timeout
  * extends it. */
-#define RESTART_NS 60000000000u
+#define RESTART_WAIT_NS 60000000000u
 
 typedef struct pool_run {
     const cli_options *options;
@@ -21,19 +21,18 @@ typedef struct pool_run {
     cli_remote remote;
     Coppice__Api__StartEvaluationRequest request;
     unsigned char key[16];
-    uint64_t version, began_ns, heard_ns, idle_since_ns;
-    bool started, heard;
-    bool over; /* the evaluation itself failed, so another attempt would fail too */
-    /* each time something was said; NULL: only the end matters */
-    void (*told)(void *context, const Coppice__Api__WatchEvaluationAnswer *answer);
+    uint64_t version, began_ns, last_answer_ns, idle_since_ns;
+    bool started, answered;
+    bool failed; /* the evaluation itself failed, so another attempt would fail too */
+    /* called with each answer; NULL: only the last one matters */
+    void (*on_answer)(void *context, const Coppice__Api__WatchEvaluationAnswer *answer);
     void *context;
 } pool_run;
 
 static cop_err start(pool_run *r, cop_error *error) {
+    COP_ASSERT(!r->started && r->request.has_key);
     ProtobufCMessage *answer = NULL;
-    COP_TRY(cli_remote_call(&r->remote, COPPICE__API__METHOD__START_EVALUATION, &r->request.base,
-                            NULL, &coppice__api__start_evaluation_answer__descriptor, &answer, NULL,
-                            error));
+    COP_TRY(cli_remote_call(&r->remote, &CLI_CALL(START_EVALUATION, start_evaluation, r->request), &answer, NULL, error));
     cop_proto_free(answer);
     r->started = true;
     r->version = 0;
@@ -42,12 +41,12 @@ static cop_err start(pool_run *r, cop_error *error) {
 
 static cop_err watch(pool_run *r, ProtobufCMessage **answer, cop_error *error) {
     Coppice__Api__WatchEvaluationRequest request = COPPICE__API__WATCH_EVALUATION_REQUEST__INIT;
+    COP_ASSERT(r->started);
     request.has_key = request.has_version = request.has_hold_ms = 1;
     request.key = r->request.key;
     request.version = r->version;
     request.hold_ms = cli_remote_hold(&r->remote, COP_HOLD_MAX_MS);
-    return cli_remote_call(&r->remote, COPPICE__API__METHOD__WATCH_EVALUATION, &request.base, NULL,
-                           &coppice__api__watch_evaluation_answer__descriptor, answer, NULL, error);
+    return cli_remote_call(&r->remote, &CLI_CALL(WATCH_EVALUATION, watch_evaluation, request), answer, NULL, error);
 }
 
 static void show(pool_run *r, const Coppice__Api__WatchEvaluationAnswer *a) {
@@ -69,7 +68,7 @@ static cop_err check_workers(pool_run *r, const Coppice__Api__WatchEvaluationAns
     if (!a->waiting_for || strcmp(a->waiting_for, "workers") != 0) r->idle_since_ns = now;
     if (!r->options->has_timeout) return COP_OK;
     if ((double)(now - r->idle_since_ns) * 1e-9 <= r->options->timeout) return COP_OK;
-    r->over = true;
+    r->failed = true;
     return cop_fail(error, COP_ERR_TIMEOUT,
                     "the pool has no workers (waited %.17g s); to compute on this machine, use "
                     "`coppice eval` with --workers N",
@@ -78,7 +77,7 @@ static cop_err check_workers(pool_run *r, const Coppice__Api__WatchEvaluationAns
 
 static cop_err state_error(pool_run *r, const Coppice__Api__WatchEvaluationAnswer *a,
                            cop_error *error) {
-    r->over = a->state == COPPICE__API__STATE__FAILED || a->state == COPPICE__API__STATE__CANCELED;
+    r->failed = a->state == COPPICE__API__STATE__FAILED || a->state == COPPICE__API__STATE__CANCELED;
     const char *why = a->error && *a->error ? a->error : "no reason was given";
     if (a->state == COPPICE__API__STATE__FAILED)
         return cop_fail(error, COP_ERR_INTERNAL, "the evaluation failed: %s", why);
@@ -90,8 +89,8 @@ static cop_err state_error(pool_run *r, const Coppice__Api__WatchEvaluationAnswe
 
 /* True: the call failed for a temporary reason, and the next attempt has been prepared. */
 static bool may_try_again(pool_run *r, cop_err e, const cop_error *error) {
-    const uint64_t silent = cop_clock_ns() - r->heard_ns;
-    if (r->over) return false;
+    const uint64_t silent = cop_clock_ns() - r->last_answer_ns;
+    if (r->failed) return false;
     uint64_t limit = cop_seconds_to_ns(r->options->timeout);
     if (e == COP_ERR_NOT_FOUND &&
         r->started) { /* the coordinator restarted and forgot the evaluation */
@@ -103,13 +102,13 @@ static bool may_try_again(pool_run *r, cop_err e, const cop_error *error) {
     if (e == COP_ERR_BUSY &&
         !r->started) { /* it is still being prepared, or too many are running */
         cli_progress_show(r->progress, 0, error->text);
-        r->heard = true;
-        r->heard_ns = cop_clock_ns();
-        return !r->options->has_timeout || r->heard_ns - r->began_ns <= limit;
+        r->answered = true;
+        r->last_answer_ns = cop_clock_ns();
+        return !r->options->has_timeout || r->last_answer_ns - r->began_ns <= limit;
     }
     if (e != COP_ERR_UNREACHABLE && e != COP_ERR_CLOSED && e != COP_ERR_TIMEOUT) return false;
-    if (r->heard && limit < RESTART_NS) limit = RESTART_NS;
-    if (!r->heard && e == COP_ERR_UNREACHABLE && !r->options->has_timeout) return false;
+    if (r->answered && limit < RESTART_WAIT_NS) limit = RESTART_WAIT_NS;
+    if (!r->answered && e == COP_ERR_UNREACHABLE && !r->options->has_timeout) return false;
     cli_progress_show(r->progress, r->progress->last_fraction,
                       "the coordinator does not answer; waiting for it");
     return silent <= limit;
@@ -119,12 +118,13 @@ static bool may_try_again(pool_run *r, cop_err e, const cop_error *error) {
  * completed. */
 static cop_err advance(pool_run *r, ProtobufCMessage **final, cop_error *error) {
     ProtobufCMessage *answer = NULL;
+    COP_ASSERT(!*final);
     if (!r->started) return start(r, error);
     COP_TRY(watch(r, &answer, error));
     const Coppice__Api__WatchEvaluationAnswer *a =
         (const Coppice__Api__WatchEvaluationAnswer *)answer;
     r->version = a->version;
-    if (r->told) r->told(r->context, a);
+    if (r->on_answer) r->on_answer(r->context, a);
     cop_err e = state_error(r, a, error);
     if (!e && a->state == COPPICE__API__STATE__COMPLETED) {
         *final = answer;
@@ -156,21 +156,22 @@ static void arm_interrupt(const cli_options *options) {
 }
 
 static cop_err run(pool_run *r, ProtobufCMessage **final, cop_error *error) {
+    COP_ASSERT(!r->started && r->request.n_jobs >= 1 && !*final);
     COP_TRY(cli_remote_open(r->options, &r->remote, error));
     arm_interrupt(r->options);
     /* Each attempt has a short time limit, so that the progress line soon shows the wait for a
      * coordinator that restarts. */
-    if (r->remote.timeout_ms > TRY_MS) r->remote.timeout_ms = TRY_MS;
+    if (r->remote.timeout_ms > ATTEMPT_MS) r->remote.timeout_ms = ATTEMPT_MS;
     cop_random_bytes(r->key, sizeof r->key);
     r->request.has_key = 1;
     r->request.key = (ProtobufCBinaryData){.len = sizeof r->key, .data = r->key};
-    r->began_ns = r->heard_ns = r->idle_since_ns = cop_clock_ns();
+    r->began_ns = r->last_answer_ns = r->idle_since_ns = cop_clock_ns();
     cop_err e = COP_OK;
     while (!*final) {
         e = advance(r, final, error);
         if (!e) {
-            r->heard = true;
-            r->heard_ns = cop_clock_ns();
+            r->answered = true;
+            r->last_answer_ns = cop_clock_ns();
         } else if (may_try_again(r, e, error)) {
             cop_clock_sleep_ms(PAUSE_MS);
         } else {
@@ -184,45 +185,46 @@ static cop_err run(pool_run *r, ProtobufCMessage **final, cop_error *error) {
 
 /* ---- ensembles ---- */
 
-/* The rows that were not told yet. */
-static void tell_rows(void *context, const Coppice__Api__WatchEvaluationAnswer *a) {
-    cli_ensemble *ask = context;
+/* Prints the rows that have not been printed yet. */
+static void print_new_rows(void *context, const Coppice__Api__WatchEvaluationAnswer *a) {
+    cli_ensemble *request = context;
     const Coppice__Api__EnsembleResult *r = a->ensemble;
-    while (r && ask->told < r->n_members && ask->told < ask->count)
-        cli_ensemble_row(ask, r->members[ask->told]);
+    while (r && request->printed < r->n_members && request->printed < request->count)
+        cli_ensemble_row(request, r->members[request->printed]);
 }
 
 /* True: the result has one row for each requested number of members. */
-static bool is_answer_to(const cli_ensemble *ask, const Coppice__Api__EnsembleResult *r) {
-    bool same = r && r->n_members == ask->count;
-    for (uint32_t i = 0; same && i < ask->count; i++)
-        same = r->members[i]->members == ask->counts[i];
+static bool is_answer_to(const cli_ensemble *request, const Coppice__Api__EnsembleResult *r) {
+    bool same = r && r->n_members == request->count;
+    for (uint32_t i = 0; same && i < request->count; i++)
+        same = r->members[i]->members == request->counts[i];
     return same;
 }
 
-cop_err cli_ensemble_pool(cli_ensemble *ask, cop_error *error) {
+cop_err cli_ensemble_pool(cli_ensemble *request, cop_error *error) {
     uint64_t jobs[CLI_POSITIONAL_MAX];
-    pool_run r = {.options = ask->options,
-                  .progress = &ask->progress,
+    COP_ASSERT(request->name_count >= 1 && request->name_count <= CLI_POSITIONAL_MAX);
+    pool_run r = {.options = request->options,
+                  .progress = &request->progress,
                   .request = COPPICE__API__START_EVALUATION_REQUEST__INIT,
-                  .told = tell_rows,
-                  .context = ask};
+                  .on_answer = print_new_rows,
+                  .context = request};
     ProtobufCMessage *answer = NULL;
-    for (uint32_t i = 0; i < ask->name_count; i++)
-        COP_TRY(cli_job_number(ask->options, ask->names[i], &jobs[i], error));
+    for (uint32_t i = 0; i < request->name_count; i++)
+        COP_TRY(cli_job_number(request->options, request->names[i], &jobs[i], error));
     r.request.jobs = jobs;
-    r.request.n_jobs = ask->name_count;
+    r.request.n_jobs = request->name_count;
     r.request.has_models = 1;
-    r.request.models = ask->each_model;
-    r.request.average = (char *)(uintptr_t)cop_average_name(ask->average);
-    r.request.counts = ask->counts;
-    r.request.n_counts = ask->average ? ask->count : 0;
+    r.request.models = request->each_model;
+    r.request.average = (char *)(uintptr_t)cop_average_name(request->average);
+    r.request.counts = request->counts;
+    r.request.n_counts = request->average ? request->count : 0;
     COP_TRY(run(&r, &answer, error));
     const Coppice__Api__WatchEvaluationAnswer *a =
         (const Coppice__Api__WatchEvaluationAnswer *)answer;
     cop_err e = COP_OK;
-    if (is_answer_to(ask, a->ensemble))
-        cli_ensemble_result(ask, a->ensemble);
+    if (is_answer_to(request, a->ensemble))
+        cli_ensemble_result(request, a->ensemble);
     else
         e = cop_fail(error, COP_ERR_PROTOCOL,
                      "the coordinator's answer lacks the requested figures");

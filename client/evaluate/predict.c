@@ -21,16 +21,16 @@
 #define THREADS_MAX 256
 
 typedef struct run {
-    const cli_predictions *on;
-    const cli_predict_how *how;
+    const cli_predictions *request;
+    const cli_predict_options *options;
     const cop_kernels *kernels;
     const cop_model *model;
     size_t outputs;
-    uint32_t slice;                      /* samples of one */
-    uint32_t block, block_first;         /* samples of one; the first of the present one */
-    uint32_t block_slices, total_slices; /* of the present block; of all */
-    double *values, *deviations;         /* [block][outputs]; NULL: not wanted */
-    atomic_uint not_finite;              /* the lowest such sample; UINT32_MAX: none */
+    uint32_t slice_samples, block_samples; /* samples per slice, per block */
+    uint32_t block_first;                  /* first sample of the current block */
+    uint32_t block_slices, total_slices;   /* slices in the current block; slices in total */
+    double *values, *deviations;           /* [block][outputs]; NULL: not requested */
+    atomic_uint not_finite; /* the lowest sample with a non-finite output; UINT32_MAX: none */
     atomic_ullong done;
     uv_mutex_t progress_mutex;
     cli_progress progress;
@@ -53,13 +53,14 @@ bool cli_predicts_classes(const cop_model *model) {
 }
 
 double cli_uncertainty(const cli_predictions *p, uint32_t sample) {
-    return p->classes ? p->of[sample].entropy : p->of[sample].spread;
+    COP_ASSERT(p->results && sample < p->samples->part.count);
+    return p->classes ? p->results[sample].entropy : p->results[sample].spread;
 }
 
 /* ---- one slice ---- */
 
-static void show(run *r) {
-    const uint64_t members = r->on->members ? r->on->members : 1;
+static void count_progress(run *r) {
+    const uint64_t members = r->request->members ? r->request->members : 1;
     const uint64_t done = atomic_fetch_add(&r->done, 1) + 1;
     uv_mutex_lock(&r->progress_mutex);
     cli_progress_show(&r->progress, (double)done / ((double)members * r->total_slices), "predict");
@@ -75,27 +76,28 @@ static void note_not_finite(run *r, uint32_t sample) {
 /* Runs one member, or the whole network, on the samples of a slice. Fills w->logits. */
 static void run_network(worker *w, uint32_t first, uint32_t count, uint32_t member) {
     run *r = w->run;
-    const cop_job *job = r->on->model->job;
-    const cop_data_part *part = &r->on->samples->part;
+    const cop_job *job = r->request->model->job;
+    const cop_data_part *part = &r->request->samples->part;
     const cop_member_work work = {
-        .weights = r->on->model->flat,
+        .weights = r->request->model->flat,
         .place = {.seed = job->seed, .first_sample = first},
-        .member = r->on->members ? member : COP_MEMBER_WHOLE,
+        .member = r->request->members ? member : COP_MEMBER_WHOLE,
         .samples = {.dtype = job->sample_type,
                     .count = (int)count,
                     .features = (int)job->features,
                     .stride = part->stride,
                     .rows = (const char *)part->samples + (size_t)first * part->stride}};
-    cop_members_run(w->members, &work, w->logits, r->slice);
+    cop_members_run(w->members, &work, w->logits, r->slice_samples);
     for (size_t k = 0; k < r->outputs; k++)
         for (uint32_t c = 0; c < count; c++)
-            if (!isfinite(w->logits[k * r->slice + c])) note_not_finite(r, first + c);
+            if (!isfinite(w->logits[k * r->slice_samples + c])) note_not_finite(r, first + c);
 }
 
 /* Inserts a class into the list of the most probable ones. Among equal values the lower class comes
  * first. */
-static void offer(cli_prediction *p, int32_t index, double value) {
+static void insert_class(cli_prediction *p, int32_t index, double value) {
     int at = p->shown_count;
+    COP_ASSERT(at >= 0 && at <= CLI_SHOWN);
     while (at > 0 && value > p->shown[at - 1].value) at--;
     if (at == CLI_SHOWN) return;
     if (p->shown_count < CLI_SHOWN) p->shown_count++;
@@ -105,32 +107,34 @@ static void offer(cli_prediction *p, int32_t index, double value) {
     p->shown[at].deviation = 0;
 }
 
-static void judge_classes(worker *w, uint32_t first, uint32_t count) {
+static void store_class_results(worker *w, uint32_t first, uint32_t count) {
     const run *r = w->run;
+    COP_ASSERT(first >= r->block_first && count <= r->slice_samples);
     cop_ensemble_opinions(w->ensemble, w->opinions);
     const double *p = cop_ensemble_probabilities(w->ensemble);
     for (uint32_t c = 0; c < count; c++) {
         const cop_ensemble_opinion *o = &w->opinions[c];
-        cli_prediction *to = &r->on->of[first + c];
+        cli_prediction *to = &r->request->results[first + c];
         double *row = r->values ? r->values + (first - r->block_first + c) * r->outputs : NULL;
         *to = (cli_prediction){.class = o->class,
                                .entropy = o->entropy,
                                .information = o->information,
                                .variation = o->variation};
         for (size_t k = 0; k < r->outputs; k++) {
-            offer(to, (int32_t)k, p[k * count + c]);
+            insert_class(to, (int32_t)k, p[k * count + c]);
             if (row) row[k] = p[k * count + c];
         }
     }
 }
 
-static void judge_outputs(worker *w, uint32_t first, uint32_t count) {
+static void store_output_results(worker *w, uint32_t first, uint32_t count) {
     const run *r = w->run;
     const double *means = cop_moments_means(w->moments);
     const double *deviations = cop_moments_deviations(w->moments);
     const bool classes = cop_model_has_classes(r->model);
+    COP_ASSERT(first >= r->block_first && (r->values != NULL) == (r->deviations != NULL));
     for (uint32_t c = 0; c < count; c++) {
-        cli_prediction *to = &r->on->of[first + c];
+        cli_prediction *to = &r->request->results[first + c];
         const size_t row = (first - r->block_first + c) * r->outputs;
         size_t best = 0;
         double squares = 0;
@@ -155,10 +159,12 @@ static void judge_outputs(worker *w, uint32_t first, uint32_t count) {
 /* Computes slice `number` of the current block. */
 static void run_slice(worker *w, uint32_t number) {
     run *r = w->run;
-    const uint32_t first = r->block_first + number * r->slice;
-    const uint32_t left = r->on->samples->part.count - first,
-                   count = left < r->slice ? left : r->slice;
-    const uint32_t members = r->on->members ? r->on->members : 1;
+    const uint32_t first = r->block_first + number * r->slice_samples;
+    COP_ASSERT(number < r->block_slices && first < r->request->samples->part.count);
+    const uint32_t left = r->request->samples->part.count - first,
+                   count = left < r->slice_samples ? left : r->slice_samples;
+    const uint32_t members = r->request->members ? r->request->members : 1;
+    COP_ASSERT(count >= 1 && (w->ensemble != NULL) != (w->moments != NULL));
     if (w->ensemble)
         cop_ensemble_begin(w->ensemble, (int)count, NULL, first);
     else
@@ -168,15 +174,15 @@ static void run_slice(worker *w, uint32_t number) {
             return; /* the run fails at an earlier sample anyway */
         run_network(w, first, count, m);
         if (w->ensemble)
-            cop_ensemble_add(w->ensemble, w->logits, (int)r->slice);
+            cop_ensemble_add(w->ensemble, w->logits, (int)r->slice_samples);
         else
-            cop_moments_add(w->moments, w->logits, (int)r->slice);
-        show(r);
+            cop_moments_add(w->moments, w->logits, (int)r->slice_samples);
+        count_progress(r);
     }
     if (w->ensemble)
-        judge_classes(w, first, count);
+        store_class_results(w, first, count);
     else
-        judge_outputs(w, first, count);
+        store_output_results(w, first, count);
 }
 
 /* ---- threads ---- */
@@ -195,23 +201,23 @@ static void close_worker(worker *w) {
 }
 
 static cop_err open_worker(worker *w, run *r, cop_error *error) {
-    const int slice = (int)r->slice, outputs = (int)r->outputs;
+    const int slice = (int)r->slice_samples, outputs = (int)r->outputs;
     const bool sigmoid = cop_model_loss(r->model) == COP_LOSS_BCE;
     w->run = r;
-    w->logits = cop_alloc_array(r->outputs * r->slice, sizeof *w->logits);
-    w->opinions = cop_alloc_array(r->slice, sizeof *w->opinions);
+    w->logits = cop_alloc_array(r->outputs * r->slice_samples, sizeof *w->logits);
+    w->opinions = cop_alloc_array(r->slice_samples, sizeof *w->opinions);
     if (!w->logits || !w->opinions) return cop_no_memory(error);
     COP_TRY(
-        cop_members_create(r->model, r->kernels, r->on->model->job->numerics, &w->members, error));
-    return r->on->classes
+        cop_members_create(r->model, r->kernels, r->request->model->job->numerics, &w->members, error));
+    return r->request->classes
                ? cop_ensemble_create(COP_AVERAGE_ARITHMETIC, outputs, slice, &w->ensemble, error)
                : cop_moments_create(outputs, sigmoid, slice, &w->moments, error);
 }
 
 static cop_err run_block(run *r, cop_thread_pool *pool, cop_error *error) {
-    const uint32_t left = r->on->samples->part.count - r->block_first;
-    const uint32_t count = left < r->block ? left : r->block;
-    r->block_slices = (count + r->slice - 1) / r->slice;
+    const uint32_t left = r->request->samples->part.count - r->block_first;
+    const uint32_t count = left < r->block_samples ? left : r->block_samples;
+    r->block_slices = (count + r->slice_samples - 1) / r->slice_samples;
     r->task = (cop_task){.run = run_part, .parts = (int)r->block_slices};
     cop_parallel_for(pool, &r->task);
     const uint32_t bad = atomic_load(&r->not_finite);
@@ -221,7 +227,7 @@ static cop_err run_block(run *r, cop_thread_pool *pool, cop_error *error) {
                         "outside the range that the model can compute",
                         bad);
     const cli_predicted block = {r->block_first, count, r->values, r->deviations};
-    return r->how->take ? r->how->take(r->how->context, &block, error) : COP_OK;
+    return r->options->on_block ? r->options->on_block(r->options->context, &block, error) : COP_OK;
 }
 
 static cop_err run_blocks(run *r, int64_t threads, cop_error *error) {
@@ -234,8 +240,8 @@ static cop_err run_blocks(run *r, int64_t threads, cop_error *error) {
     if (threads > 1)
         (void)cop_thread_pool_create((int)threads - 1, cop_compute_thread_init, &pool, NULL);
     cop_compute_thread_init();
-    cli_progress_start(&r->progress, r->how->quiet);
-    for (uint64_t at = 0; at < r->on->samples->part.count && !e; at += r->block) {
+    cli_progress_start(&r->progress, r->options->quiet);
+    for (uint64_t at = 0; at < r->request->samples->part.count && !e; at += r->block_samples) {
         r->block_first = (uint32_t)at;
         e = run_block(r, pool, error);
     }
@@ -249,32 +255,38 @@ static cop_err run_blocks(run *r, int64_t threads, cop_error *error) {
 /* Chooses the samples per slice and per block: enough slices for all threads, within the memory
  * limits. Returns the number of threads to use. */
 static int64_t divide(run *r) {
-    const uint32_t count = r->on->samples->part.count;
-    int64_t threads = r->how->workers ? r->how->workers : (int64_t)uv_available_parallelism();
+    const uint32_t count = r->request->samples->part.count;
+    int64_t threads = r->options->workers ? r->options->workers : (int64_t)uv_available_parallelism();
     if (threads > THREADS_MAX) threads = THREADS_MAX;
     uint64_t slice = ((uint64_t)count + (uint64_t)threads - 1) / (uint64_t)threads;
     if (slice > COP_EVAL_SLICE) slice = COP_EVAL_SLICE;
     if (slice > SLICE_CELLS / r->outputs) slice = SLICE_CELLS / r->outputs;
-    r->slice = (uint32_t)slice;
+    COP_ASSERT(slice >= 1);
+    r->slice_samples = (uint32_t)slice;
     r->total_slices = (uint32_t)(((uint64_t)count + slice - 1) / slice);
     uint64_t slices = BLOCK_CELLS / (slice * r->outputs);
-    if (!r->how->take || slices > r->total_slices) slices = r->total_slices;
-    r->block = (uint32_t)(slices * slice);
+    if (!r->options->on_block || slices > r->total_slices) slices = r->total_slices;
+    r->block_samples = (uint32_t)(slices * slice);
     return threads < (int64_t)slices ? threads : (int64_t)slices;
 }
 
-cop_err cli_predict_run(const cli_predictions *on, const cli_predict_how *how, cop_error *error) {
-    run r = {.on = on, .how = how, .model = on->model->job->model, .not_finite = UINT32_MAX};
+cop_err cli_predict_run(const cli_predictions *request, const cli_predict_options *options,
+                        cop_error *error) {
+    run r = {.request = request,
+             .options = options,
+             .model = request->model->job->model,
+             .not_finite = UINT32_MAX};
     unsigned char digest[32];
+    COP_ASSERT(request->results && request->samples->part.count >= 1);
     COP_TRY(cli_choose_kernels(&r.kernels, digest, error));
     r.outputs = (size_t)cop_model_outputs(r.model);
     const int64_t threads = divide(&r);
-    const bool whole = how->take != NULL;
-    const size_t cells = r.block * r.outputs;
-    if (whole) r.values = cop_alloc_array(cells, sizeof *r.values);
-    if (whole && !on->classes) r.deviations = cop_alloc_array(cells, sizeof *r.deviations);
+    const bool complete = options->on_block != NULL;
+    const size_t cells = r.block_samples * r.outputs;
+    if (complete) r.values = cop_alloc_array(cells, sizeof *r.values);
+    if (complete && !request->classes) r.deviations = cop_alloc_array(cells, sizeof *r.deviations);
     cop_err e = COP_OK;
-    if (whole && (!r.values || (!on->classes && !r.deviations))) e = cop_no_memory(error);
+    if (complete && (!r.values || (!request->classes && !r.deviations))) e = cop_no_memory(error);
     uv_mutex_init(&r.progress_mutex);
     if (!e) e = run_blocks(&r, threads, error);
     uv_mutex_destroy(&r.progress_mutex);

@@ -1,13 +1,13 @@
-/* Predictions in this process: what a trained network, or an ensemble of its thinned networks, says
- * of each sample. Figures are those of common/ensemble/ensemble.h and moments.h, f64 in the order
- * of the members: the same for any number of threads. */
+/* Predictions in this process, by a trained network or an ensemble of its thinned networks. The
+ * figures are defined in common/ensemble/ensemble.h and moments.h. They are computed in f64 in the
+ * order of the members, so they are equal for any number of threads. */
 #ifndef COP_CLIENT_EVALUATE_PREDICT_H
 #define COP_CLIENT_EVALUATE_PREDICT_H
 
 #include "client/cli.h"
 #include "common/data/samples.h"
 
-enum { CLI_SHOWN = 3 };
+enum { CLI_SHOWN = 3 }; /* classes or outputs that are shown of each sample */
 
 typedef struct cli_prediction {
     int32_t class; /* -1: the outputs are not classes */
@@ -27,12 +27,14 @@ typedef struct cli_predictions {
     const cop_data_samples *samples; /* sample i has number i in D3 */
     uint32_t members;                /* of the ensemble; 0: the whole network, in eval mode */
     bool classes;                    /* outputs are class probabilities; else plain outputs */
-    cli_prediction *of;              /* [samples] */
+    cli_prediction *results;         /* [samples] */
 } cli_predictions;
-/* The name or the number of a class, cut to `size` bytes. Returns `out`. */
+/* Writes the name of a class, or its number if it has no name, into `out`, cut to `size` bytes.
+ * Returns `out`. */
 const char *cli_class_text(const cli_predictions *predictions, int32_t class, char *out,
                            size_t size);
-/* The uncertainty of a sample: entropy for classes, else spread. */
+/* The uncertainty of a sample, after cli_predict_run: entropy in nats for class probabilities, else
+ * the spread of the outputs. */
 double cli_uncertainty(const cli_predictions *predictions, uint32_t sample);
 
 /* The complete outputs of a block of samples: [count][outputs]. */
@@ -42,28 +44,32 @@ typedef struct cli_predicted {
     const double *deviations; /* of the outputs; NULL for probabilities */
 } cli_predicted;
 
-typedef struct cli_predict_how {
+typedef struct cli_predict_options {
     int64_t workers; /* threads; 0: one per core */
-    bool quiet;
-    /* Receives the complete outputs, in the order of the samples, on the calling thread. NULL:
-     * nobody needs them. */
-    cop_err (*take)(void *context, const cli_predicted *block, cop_error *error);
+    bool quiet;      /* no progress line */
+    /* Receives the complete outputs, in the order of the samples, on the calling thread. The block
+     * is valid during the call. NULL: the complete outputs are not stored. */
+    cop_err (*on_block)(void *context, const cli_predicted *block, cop_error *error);
     void *context;
-} cli_predict_how;
-/* True: the outputs of the model are class probabilities. */
+} cli_predict_options;
+/* True: the model has classes and the loss cross_entropy, so that its outputs are class
+ * probabilities. */
 bool cli_predicts_classes(const cop_model *model);
-/* Computes predictions->of. INPUT: the error names the first sample whose outputs are not finite.
- * An error of how->take ends the run and is passed on. */
-cop_err cli_predict_run(const cli_predictions *predictions, const cli_predict_how *how,
+/* Computes predictions->results, which the caller has allocated. INPUT: the error names the first
+ * sample whose outputs are not finite. An error of on_block ends the run and is returned. */
+cop_err cli_predict_run(const cli_predictions *predictions, const cli_predict_options *options,
                         cop_error *error);
 
 /* ---- uncertain.c ---- */
-/* The numbers of the `count` most uncertain samples, the most uncertain first; equal ones in
- * ascending order. The caller frees them with cop_free. NULL: out of memory. */
+/* The numbers of the `count` most uncertain samples, the most uncertain first; samples with equal
+ * uncertainty in ascending order. `count` is at most the number of samples. The caller frees the
+ * result with cop_free. NULL: out of memory. */
 uint32_t *cli_most_uncertain(const cli_predictions *predictions, uint32_t count);
-/* Can these samples be drawn? INPUT: no, with the reason. */
+/* Checks that the samples of this model can be drawn. INPUT: they cannot; the error has the reason.
+ */
 cop_err cli_uncertain_check(const cli_predictions *predictions, cop_error *error);
-/* Draws a sheet of these samples, with class and figures, into a PNG file. */
+/* Draws a sheet of the `count` given samples, at least one, with their classes and figures, into a
+ * PNG file. The errors of cli_sheet_draw. */
 cop_err cli_uncertain_draw(const cli_predictions *predictions, const uint32_t *samples,
                            uint32_t count, const char *path, cop_error *error);
 

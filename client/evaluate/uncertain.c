@@ -17,7 +17,7 @@ typedef struct ranked {
     uint32_t sample;
 } ranked;
 
-static int less_sure_first(const void *a, const void *b) {
+static int most_uncertain_first(const void *a, const void *b) {
     const ranked *x = a, *y = b;
     if (x->uncertainty != y->uncertainty) return x->uncertainty < y->uncertainty ? 1 : -1;
     return (x->sample > y->sample) - (x->sample < y->sample);
@@ -29,7 +29,7 @@ uint32_t *cli_most_uncertain(const cli_predictions *p, uint32_t count) {
     uint32_t *samples = cop_alloc_array(count, sizeof *samples);
     COP_ASSERT(count <= all);
     for (uint32_t i = 0; ranks && i < all; i++) ranks[i] = (ranked){cli_uncertainty(p, i), i};
-    if (ranks) qsort(ranks, all, sizeof *ranks, less_sure_first);
+    if (ranks) qsort(ranks, all, sizeof *ranks, most_uncertain_first);
     for (uint32_t i = 0; ranks && samples && i < count; i++) samples[i] = ranks[i].sample;
     if (!ranks) {
         cop_free(samples);
@@ -58,42 +58,44 @@ cop_err cli_uncertain_check(const cli_predictions *p, cop_error *error) {
 
 /* Maps floats to grey levels, from the smallest value drawn (0) to the largest (255). */
 static void shade(const float *from, size_t count, uint8_t *to) {
-    float least = from[0], most = from[0];
+    float min = from[0], max = from[0];
     for (size_t i = 1; i < count; i++) {
-        least = fminf(least, from[i]);
-        most = fmaxf(most, from[i]);
+        min = fminf(min, from[i]);
+        max = fmaxf(max, from[i]);
     }
-    const double range = most > least ? (double)most - (double)least : 1;
+    const double range = max > min ? (double)max - (double)min : 1;
     for (size_t i = 0; i < count; i++)
-        to[i] = (uint8_t)lrint(255 * ((double)from[i] - (double)least) / range);
+        to[i] = (uint8_t)lrint(255 * ((double)from[i] - (double)min) / range);
 }
 
 /* Copies the images of the chosen samples into *out as bytes. The caller frees *pixels with
  * cop_free, on failure too. */
-static cop_err gather(const cli_predictions *p, const uint32_t *samples, uint32_t count,
-                      cop_data_part *out, uint8_t **pixels, cop_error *error) {
+static cop_err copy_images(const cli_predictions *p, const uint32_t *samples, uint32_t count,
+                           cop_data_part *out, cop_error *error) {
     const cop_data_part *part = &p->samples->part;
     const size_t values = part->type == COP_DATA_F32 ? part->stride / sizeof(float) : part->stride;
-    *pixels = cop_alloc_array(count, values);
-    char *rows = cop_alloc_array(count, part->stride);
-    if (!*pixels || !rows) {
-        cop_free(rows);
-        return cop_no_memory(error);
-    }
-    for (uint32_t i = 0; i < count; i++)
-        memcpy(rows + i * part->stride,
-               (const char *)part->samples + (size_t)samples[i] * part->stride, part->stride);
-    if (part->type == COP_DATA_F32)
-        shade((const float *)(const void *)rows, count * values, *pixels);
-    else
-        memcpy(*pixels, rows, count * values);
-    cop_free(rows);
+    uint8_t *pixels = cop_alloc_array(count, values);
     *out = *part;
     out->type = COP_DATA_U8;
     out->count = count;
     out->stride = values;
-    out->samples = *pixels;
+    out->samples = pixels;
     out->labels = NULL;
+    char *rows = cop_alloc_array(count, part->stride);
+    if (!pixels || !rows) {
+        cop_free(rows);
+        return cop_no_memory(error);
+    }
+    for (uint32_t i = 0; i < count; i++) {
+        COP_ASSERT(samples[i] < part->count);
+        memcpy(rows + i * part->stride,
+               (const char *)part->samples + (size_t)samples[i] * part->stride, part->stride);
+    }
+    if (part->type == COP_DATA_F32)
+        shade((const float *)(const void *)rows, count * values, pixels);
+    else
+        memcpy(pixels, rows, count * values);
+    cop_free(rows);
     return COP_OK;
 }
 
@@ -105,7 +107,7 @@ static void name_sample(const cli_predictions *p, uint32_t sample, cli_caption *
     if (labels)
         snprintf(label, sizeof label, "  label %s%s",
                  cli_class_text(p, labels[sample], name, sizeof name),
-                 labels[sample] == p->of[sample].class ? "" : ", wrong");
+                 labels[sample] == p->results[sample].class ? "" : ", wrong");
     if (p->samples->names)
         snprintf(line->text, sizeof line->text, "%.30s%s", p->samples->names[sample], label);
     else
@@ -113,28 +115,29 @@ static void name_sample(const cli_predictions *p, uint32_t sample, cli_caption *
     line->strong = true;
 }
 
-static void tell_classes(const cli_predictions *p, const cli_prediction *of, cli_caption *lines) {
+static void write_class_lines(const cli_predictions *p, const cli_prediction *r, cli_caption *lines) {
     char name[24];
-    for (int i = 0; i < of->shown_count; i++) {
+    COP_ASSERT(r->shown_count <= CLI_SHOWN);
+    for (int i = 0; i < r->shown_count; i++) {
         snprintf(lines[1 + i].text, sizeof lines[1].text, "%s   %.3f",
-                 cli_class_text(p, of->shown[i].index, name, sizeof name), of->shown[i].value);
-        lines[1 + i].bar = of->shown[i].value;
+                 cli_class_text(p, r->shown[i].index, name, sizeof name), r->shown[i].value);
+        lines[1 + i].bar = r->shown[i].value;
         lines[1 + i].strong = i == 0;
     }
     cli_caption *last = &lines[1 + CLI_SHOWN];
     if (p->members)
-        snprintf(last->text, sizeof last->text, "H %.2f  MI %.2f  VR %.2f", of->entropy,
-                 of->information, of->variation);
+        snprintf(last->text, sizeof last->text, "H %.2f  MI %.2f  VR %.2f", r->entropy,
+                 r->information, r->variation);
     else
-        snprintf(last->text, sizeof last->text, "H %.3f", of->entropy);
+        snprintf(last->text, sizeof last->text, "H %.3f", r->entropy);
 }
 
-static void tell_outputs(const cli_predictions *p, const cli_prediction *of, cli_caption *lines) {
+static void write_output_lines(const cli_predictions *p, const cli_prediction *r, cli_caption *lines) {
     char name[24];
-    snprintf(lines[1].text, sizeof lines[1].text, "spread %.4g", of->spread);
-    if (of->class >= 0)
+    snprintf(lines[1].text, sizeof lines[1].text, "spread %.4g", r->spread);
+    if (r->class >= 0)
         snprintf(lines[2].text, sizeof lines[2].text, "class %s",
-                 cli_class_text(p, of->class, name, sizeof name));
+                 cli_class_text(p, r->class, name, sizeof name));
 }
 
 static int caption_lines(const cli_predictions *p) {
@@ -150,9 +153,9 @@ static cli_caption *make_captions(const cli_predictions *p, const uint32_t *samp
         for (size_t k = 0; k < height; k++) lines[k].bar = -1;
         name_sample(p, samples[i], &lines[0]);
         if (p->classes)
-            tell_classes(p, &p->of[samples[i]], lines);
+            write_class_lines(p, &p->results[samples[i]], lines);
         else
-            tell_outputs(p, &p->of[samples[i]], lines);
+            write_output_lines(p, &p->results[samples[i]], lines);
     }
     return all;
 }
@@ -162,7 +165,7 @@ cop_err cli_uncertain_draw(const cli_predictions *p, const uint32_t *samples, ui
     char first[120], second[120];
     const char *heading[] = {first, second, NULL};
     cop_data_part part;
-    uint8_t *pixels = NULL;
+    COP_ASSERT(count >= 1);
     snprintf(first, sizeof first, "Most uncertain: %u of %u samples", count,
              p->samples->part.count);
     if (p->members) {
@@ -173,7 +176,7 @@ cop_err cli_uncertain_draw(const cli_predictions *p, const uint32_t *samples, ui
              !p->classes  ? "spread: deviation of the outputs over the members"
              : p->members ? "H entropy, MI mutual information (nats), VR variation ratio"
                           : "class and probability, H entropy (nats)");
-    cop_err e = gather(p, samples, count, &part, &pixels, error);
+    cop_err e = copy_images(p, samples, count, &part, error);
     cli_caption *captions = make_captions(p, samples, count);
     if (!e && !captions) e = cop_no_memory(error);
     const cli_sheet sheet = {.part = &part,
@@ -183,6 +186,6 @@ cop_err cli_uncertain_draw(const cli_predictions *p, const uint32_t *samples, ui
                              .heading = heading};
     if (!e) e = cli_sheet_draw(&sheet, path, error);
     cop_free(captions);
-    cop_free(pixels);
+    cop_free((void *)(uintptr_t)part.samples);
     return e;
 }

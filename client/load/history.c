@@ -90,52 +90,67 @@ static cop_err copy_answer(const Coppice__Api__HistoryAnswer *a, coord_history *
     return e;
 }
 
-/* Asks the coordinator for a page of history. `name` may be NULL. */
-static cop_err ask_job(const cli_options *options, const char *what, bool steps, uint64_t after,
-                       coord_history *out, char *name, cop_error *error) {
+/* Sends *request about the job with this number or name, after filling in its number. The caller
+ * frees *answer with cop_proto_free. */
+static cop_err ask_job(const cli_options *options, const char *job,
+                       Coppice__Api__HistoryRequest *request, ProtobufCMessage **answer,
+                       cop_error *error) {
+    request->has_job = request->has_after = request->has_steps = 1;
+    COP_TRY(cli_job_number(options, job, &request->job, error));
+    return cli_ask(options, &CLI_CALL(HISTORY, history, *request), answer, error);
+}
+
+static cop_err history_of_job(const cli_options *options, const char *job, coord_history *out,
+                              char name[COP_NAME_MAX], cop_error *error) {
     Coppice__Api__HistoryRequest request = COPPICE__API__HISTORY_REQUEST__INIT;
     ProtobufCMessage *message = NULL;
-    request.has_job = request.has_after = request.has_steps = 1;
-    request.steps = steps;
-    request.after = after;
-    COP_TRY(cli_job_number(options, what, &request.job, error));
-    COP_TRY(cli_ask(options, COPPICE__API__METHOD__HISTORY, &request.base,
-                    &coppice__api__history_answer__descriptor, &message, error));
+    COP_TRY(ask_job(options, job, &request, &message, error));
     const Coppice__Api__HistoryAnswer *a = (const Coppice__Api__HistoryAnswer *)message;
-    if (name)
-        snprintf(name, COP_NAME_MAX, "job %llu (%.100s)", (unsigned long long)request.job,
-                 a->name ? a->name : "");
+    snprintf(name, COP_NAME_MAX, "job %llu (%.100s)", (unsigned long long)request.job,
+             a->name ? a->name : "");
+    cop_err e = copy_answer(a, out, error);
+    cop_proto_free(message);
+    return e;
+}
+
+static cop_err steps_of_job(const cli_options *options, const char *job, uint64_t after,
+                            coord_history *out, cop_error *error) {
+    Coppice__Api__HistoryRequest request = COPPICE__API__HISTORY_REQUEST__INIT;
+    ProtobufCMessage *message = NULL;
+    request.steps = 1;
+    request.after = after;
+    COP_TRY(ask_job(options, job, &request, &message, error));
+    const Coppice__Api__HistoryAnswer *a = (const Coppice__Api__HistoryAnswer *)message;
     cop_err e = check_steps(a, after, error);
     if (!e) e = copy_answer(a, out, error);
     cop_proto_free(message);
     return e;
 }
 
-cop_err cli_history_load(const cli_options *options, const char *what, coord_history *out,
+cop_err cli_history_load(const cli_options *options, const char *source, coord_history *out,
                          char name[COP_NAME_MAX], cop_error *error) {
-    if (cli_is_job(what)) return ask_job(options, what, false, 0, out, name, error);
-    const char *slash = strrchr(what, '/');
-    snprintf(name, COP_NAME_MAX, "%s", slash && slash[1] ? slash + 1 : what);
-    return read_run(what, &(coord_history_range){0}, out, error);
+    if (cli_is_job(source)) return history_of_job(options, source, out, name, error);
+    const char *slash = strrchr(source, '/');
+    snprintf(name, COP_NAME_MAX, "%s", slash && slash[1] ? slash + 1 : source);
+    return read_run(source, &(coord_history_range){0}, out, error);
 }
 
-cop_err cli_history_steps(const cli_options *options, const char *what, uint64_t after,
+cop_err cli_history_steps(const cli_options *options, const char *source, uint64_t after,
                           coord_history *out, cop_error *error) {
-    if (cli_is_job(what)) return ask_job(options, what, true, after, out, NULL, error);
+    if (cli_is_job(source)) return steps_of_job(options, source, after, out, error);
     const coord_history_range range = {.after = after, .limit = COORD_HISTORY_PAGE};
-    return read_run(what, &range, out, error);
+    return read_run(source, &range, out, error);
 }
 
 /* ---- records ---- */
 
-static cop_err record_of_job(const cli_options *options, const char *what, cli_record *out,
+static cop_err record_of_job(const cli_options *options, const char *job, cli_record *out,
                              cop_error *error) {
     Coppice__Api__GetJobRequest request = COPPICE__API__GET_JOB_REQUEST__INIT;
     ProtobufCMessage *message = NULL;
     request.has_job = request.has_with_job = request.with_job = 1;
-    COP_TRY(cli_job_number(options, what, &request.job, error));
-    COP_TRY(cli_ask(options, COPPICE__API__METHOD__GET_JOB, &request.base,
-                    &coppice__api__get_job_answer__descriptor, &message, error));
+    COP_TRY(cli_job_number(options, job, &request.job, error));
+    COP_TRY(cli_ask(options, &CLI_CALL(GET_JOB, get_job, request), &message, error));
     const Coppice__Api__GetJobAnswer *a = (const Coppice__Api__GetJobAnswer *)message;
     const Coppice__Api__JobStatus *s = a->status;
     cop_err e = s && a->job ? cop_document_copy_job(a->job, &out->job, error)
@@ -144,7 +159,7 @@ static cop_err record_of_job(const cli_options *options, const char *what, cli_r
         snprintf(out->name, sizeof out->name, "%llu", (unsigned long long)s->job);
         snprintf(out->digest, sizeof out->digest, "%s", s->digest ? s->digest : "");
         snprintf(out->state, sizeof out->state, "%s", cli_state_name(s->state));
-        snprintf(out->on, sizeof out->on, "%s", s->evaluated_on ? s->evaluated_on : "");
+        snprintf(out->evaluated_on, sizeof out->evaluated_on, "%s", s->evaluated_on ? s->evaluated_on : "");
         out->step = s->step;
         out->seconds = s->seconds;
         if (s->has_train_loss) out->train_loss = s->train_loss;
@@ -169,7 +184,7 @@ static cop_err record_of_run(const cli_options *options, const char *folder, cli
         out->loss = last->loss;
         if (last->has_error) out->error = last->error;
         if (last->has_seconds) out->seconds = last->seconds;
-        snprintf(out->on, sizeof out->on, "%s", history.on_test ? "test" : "validation");
+        snprintf(out->evaluated_on, sizeof out->evaluated_on, "%s", history.on_test ? "test" : "validation");
     }
     coord_history_fini(&history);
     char *path = cop_path_join(folder, "job.yaml");
@@ -184,11 +199,11 @@ static cop_err record_of_run(const cli_options *options, const char *folder, cli
     return COP_OK;
 }
 
-cop_err cli_record_load(const cli_options *options, const char *what, cli_record *out,
+cop_err cli_record_load(const cli_options *options, const char *source, cli_record *out,
                         cop_error *error) {
     *out = (cli_record){.train_loss = NAN, .loss = NAN, .error = NAN, .seconds = NAN};
-    return cli_is_job(what) ? record_of_job(options, what, out, error)
-                            : record_of_run(options, what, out, error);
+    return cli_is_job(source) ? record_of_job(options, source, out, error)
+                              : record_of_run(options, source, out, error);
 }
 
 void cli_record_fini(cli_record *record) {

@@ -17,23 +17,23 @@
 
 /* ---- the content of a folder ---- */
 
-typedef enum holds { HOLDS_NOTHING, HOLDS_RUN, HOLDS_FOREIGN } holds;
+typedef enum folder_content { FOLDER_FREE, FOLDER_HAS_RUN, FOLDER_HAS_FOREIGN } folder_content;
 
-static const char *const written[] = {"checkpoints",
+static const char *const run_files[] = {"checkpoints",
                                       "metrics.sqlite",
                                       "metrics.sqlite-wal",
                                       "metrics.sqlite-shm",
                                       "model.safetensors",
                                       ORIGIN,
                                       "job.yaml"};
-#define WRITTEN (sizeof written / sizeof *written)
+#define RUN_FILES (sizeof run_files / sizeof *run_files)
 
 static bool has(const char *folder, const char *name) {
     char *path = cop_path_join(folder, name);
-    bool there = !path || cop_file_exists(path) ||
+    bool exists = !path || cop_file_exists(path) ||
                  cop_folder_exists(path); /* out of memory: assume that it exists */
     cop_free(path);
-    return there;
+    return exists;
 }
 
 /* True: a run creates entries of this name in its folder `checkpoints`. */
@@ -60,14 +60,16 @@ static bool has_own_checkpoints(const char *folder) {
     return own;
 }
 
-/* *name: a file that a run would replace. A run creates `checkpoints` before any other file. */
-static holds look_into(const char *folder, const char **name) {
+/* Classifies a folder. *name: a file that a run would replace, or NULL. A run creates `checkpoints`
+ * before any other file. */
+static folder_content classify(const char *folder, const char **name) {
     *name = NULL;
-    for (size_t i = 0; i < WRITTEN && !*name; i++)
-        if (has(folder, written[i])) *name = written[i];
-    if (!*name) return HOLDS_NOTHING;
-    if (has(folder, "checkpoints")) return has_own_checkpoints(folder) ? HOLDS_RUN : HOLDS_FOREIGN;
-    return has(folder, "metrics.sqlite") ? HOLDS_RUN : HOLDS_FOREIGN;
+    for (size_t i = 0; i < RUN_FILES && !*name; i++)
+        if (has(folder, run_files[i])) *name = run_files[i];
+    if (!*name) return FOLDER_FREE;
+    if (has(folder, "checkpoints"))
+        return has_own_checkpoints(folder) ? FOLDER_HAS_RUN : FOLDER_HAS_FOREIGN;
+    return has(folder, "metrics.sqlite") ? FOLDER_HAS_RUN : FOLDER_HAS_FOREIGN;
 }
 
 /* True: there is a checkpoint to continue from. */
@@ -85,13 +87,14 @@ static bool has_checkpoint(const char *folder) {
 /* ---- choosing ---- */
 
 /* Creates and locks the folder. EXISTS: another run has locked it. */
-static cop_err take(const char *path, cli_run_folder *out, cop_error *error) {
+static cop_err create_and_lock(const char *path, cli_run_folder *out, cop_error *error) {
     *out = (cli_run_folder){.path = cop_strdup(path), .lock = -1};
     cop_err e = out->path ? cop_folder_create(path, error) : cop_no_memory(error);
     if (e == COP_ERR_EXISTS) e = error->code = COP_ERR_INPUT; /* a file has this name */
     if (!e) e = cop_folder_lock(path, &out->lock, error);
     if (e == COP_ERR_EXISTS)
         cop_fail(error, e, "another run is writing to %s: choose another folder with --out", path);
+    COP_ASSERT(e || out->lock >= 0);
     if (e) cli_run_folder_fini(out);
     return e;
 }
@@ -105,13 +108,13 @@ static cop_err refuse_foreign(const char *folder, const char *name, cop_error *e
 
 cop_err cli_run_folder_check_free(const char *path, cop_error *error) {
     const char *name;
-    switch (look_into(path, &name)) {
-    case HOLDS_RUN:
+    switch (classify(path, &name)) {
+    case FOLDER_HAS_RUN:
         return cop_fail(error, COP_ERR_INPUT, "%s already contains a run: choose another folder",
                         path);
-    case HOLDS_FOREIGN:
+    case FOLDER_HAS_FOREIGN:
         return refuse_foreign(path, name, error);
-    case HOLDS_NOTHING:
+    case FOLDER_FREE:
         break;
     }
     return COP_OK;
@@ -121,12 +124,12 @@ cop_err cli_run_folder_check_free(const char *path, cop_error *error) {
 static cop_err take_named(const cli_options *options, const char *path, cli_run_folder *out,
                           cop_error *error) {
     const char *name;
-    COP_TRY(take(path, out, error));
-    holds held = look_into(path, &name);
+    COP_TRY(create_and_lock(path, out, error));
+    folder_content content = classify(path, &name);
     cop_err e = COP_OK;
-    if (held == HOLDS_FOREIGN)
+    if (content == FOLDER_HAS_FOREIGN)
         e = refuse_foreign(path, name, error);
-    else if (held == HOLDS_RUN && !options->resume && !options->overwrite)
+    else if (content == FOLDER_HAS_RUN && !options->resume && !options->overwrite)
         e = cop_fail(error, COP_ERR_INPUT,
                      "%s already contains a run; choose one: --out DIR writes to another folder, "
                      "--resume auto continues the run, --overwrite deletes it",
@@ -148,6 +151,7 @@ static cop_err check_name(const char *job, cop_error *error) {
 }
 
 static void number_path(const char *name, int number, char out[COP_NAME_MAX + 24]) {
+    COP_ASSERT(number >= 1 && number < NUMBERS_MAX);
     if (number == 1)
         snprintf(out, COP_NAME_MAX + 24, "runs/%s", name);
     else
@@ -163,10 +167,10 @@ static cop_err take_new(const cli_options *options, const char *job, cli_run_fol
     for (int i = 1; i < NUMBERS_MAX; i++) {
         const char *name;
         number_path(job, i, path);
-        if (cop_folder_exists(path) && look_into(path, &name) != HOLDS_NOTHING) continue;
-        cop_err e = take(path, out, error);
+        if (cop_folder_exists(path) && classify(path, &name) != FOLDER_FREE) continue;
+        cop_err e = create_and_lock(path, out, error);
         if (e == COP_ERR_EXISTS) continue; /* another run has just taken it */
-        if (!e && look_into(path, &name) != HOLDS_NOTHING) {
+        if (!e && classify(path, &name) != FOLDER_FREE) {
             cli_run_folder_fini(out);
             continue;
         }
@@ -192,7 +196,7 @@ static char *read_job_name(const char *folder) {
 
 /* Returns the number of the folder `entry` in the series runs/NAME (1), runs/NAME-2 (2) ...; 0: not
  * in the series. */
-static int number_of_entry(const char *job, const char *entry) {
+static int number_in_series(const char *job, const char *entry) {
     char path[COP_NAME_MAX + 24];
     const char *dash = strrchr(entry, '-');
     uint64_t number;
@@ -211,7 +215,7 @@ static void newest_path(const char *job, char path[COP_NAME_MAX + 24]) {
     int newest = 1;
     if (cop_folder_list("runs", &entries, &count, NULL)) count = 0;
     for (size_t i = 0; i < count; i++) {
-        const int number = number_of_entry(job, entries[i]);
+        const int number = number_in_series(job, entries[i]);
         if (number <= newest) continue;
         number_path(job, number, path);
         char *name = read_job_name(path);
@@ -273,8 +277,8 @@ void cli_run_folder_fini(cli_run_folder *f) {
 /* ---- preparing ---- */
 
 static cop_err remove_old(const char *folder, cop_error *error) {
-    for (size_t i = 0; i < WRITTEN; i++) {
-        char *path = cop_path_join(folder, written[i]);
+    for (size_t i = 0; i < RUN_FILES; i++) {
+        char *path = cop_path_join(folder, run_files[i]);
         if (!path) return cop_no_memory(error);
         cop_err e =
             cop_folder_exists(path) ? cop_folder_remove(path, error) : cop_file_remove(path, error);
@@ -326,12 +330,12 @@ static bool is_of_run(const char *job) {
 static cop_err write_origin(const char *folder, const cli_options *options, const char *known,
                             cop_error *error) {
     const char *job = options->positional[0], *slash = strrchr(job, '/');
-    char *beside = slash ? cop_strndup(job, (size_t)(slash - job) + 1) : cop_strdup(".");
+    char *job_folder = slash ? cop_strndup(job, (size_t)(slash - job) + 1) : cop_strdup(".");
     char buffer[PATH_MAX], *real = NULL;
-    if (beside) real = realpath(options->data ? options->data : beside, buffer);
+    if (job_folder) real = realpath(options->data ? options->data : job_folder, buffer);
     cop_str text = {0};
     cop_err e = COP_OK;
-    cop_free(beside);
+    cop_free(job_folder);
     if (known) {
         cop_str_append(&text, known);
         e = write_text(folder, ORIGIN, &text, error);
@@ -364,6 +368,7 @@ static cop_err prepare(const cli_run_folder *f, const cli_options *options, cons
 
 cop_err cli_run_folder_prepare(const cli_run_folder *f, const cli_options *options,
                                const cop_job *job, cop_error *error) {
+    COP_ASSERT(f->path && f->lock >= 0 && job);
     const char *path = options->positional[0];
     char *known = !options->data && is_of_run(path) ? find_origin(path) : NULL;
     cop_err e = prepare(f, options, job, known, error);
@@ -382,15 +387,15 @@ cop_err cli_run_folder_open_data(const Coppice__Job *job, const char *path,
         folder = space && space[1] == '/' ? space + 1 : NULL;
     }
     const bool by_option = folder && strncmp(origin, "data ", 5) == 0;
-    char *beside = folder && !by_option ? cop_path_join(folder, "job.yaml") : NULL;
-    cop_err e = cop_job_open_data(job, beside ? beside : path, by_option ? folder : options->data,
+    char *job_file = folder && !by_option ? cop_path_join(folder, "job.yaml") : NULL;
+    cop_err e = cop_job_open_data(job, job_file ? job_file : path, by_option ? folder : options->data,
                                   data, error);
     if (e && e != COP_ERR_NO_MEMORY && !options->data && (job->data->train || folder)) {
         const size_t length = strlen(error->text);
         snprintf(error->text + length, sizeof error->text - length,
                  "; pass the folder that contains the data with --data DIR");
     }
-    cop_free(beside);
+    cop_free(job_file);
     cop_free(origin);
     return e;
 }

@@ -18,7 +18,7 @@
  * compress differently. `about` is the approximate compressed size, for the progress bar. */
 typedef struct get_file {
     const char *name, *sha256;
-    uint64_t size, about;
+    uint64_t size, compressed;
 } get_file;
 
 static const get_file mnist_files[] = {
@@ -37,25 +37,33 @@ static const char *const mnist_mirrors[] = {
     "https://storage.googleapis.com/cvdf-datasets/mnist/",
 };
 
-typedef struct transfer {
-    FILE *file;
-    uint64_t begin, done, most, about;
-    const char *name;
-    cop_data_progress progress;
+/* Where a download goes, and and its progress callback. */
+typedef struct download {
+    const char *folder;
+    cop_data_progress progress; /* NULL: none */
     void *context;
-    bool failed; /* writing to the disk failed */
+} download;
+
+typedef struct transfer {
+    const download *to;
+    const get_file *what;
+    FILE *file;
+    uint64_t begin, done; /* bytes that existed before; bytes received */
+    bool failed;          /* writing to the disk failed */
 } transfer;
 
 static size_t on_data(char *bytes, size_t one, size_t count, void *argument) {
     transfer *t = argument;
     size_t size = one * count;
-    if (t->begin + t->done + size > t->most) return 0; /* the answer is larger than the file */
+    COP_ASSERT(t->begin + t->done <= t->what->size);
+    if (t->begin + t->done + size > t->what->size) return 0; /* the answer is larger than the file */
     if (fwrite(bytes, 1, size, t->file) != size) {
         t->failed = true;
         return 0;
     }
     t->done += size;
-    if (t->progress) t->progress(t->context, t->name, t->begin + t->done, t->about);
+    if (t->to->progress)
+        t->to->progress(t->to->context, t->what->name, t->begin + t->done, t->what->compressed);
     return size;
 }
 
@@ -63,21 +71,22 @@ static size_t on_data(char *bytes, size_t one, size_t count, void *argument) {
 static bool is_good(const char *path, const get_file *file) {
     unsigned char digest[32];
     char hex[65];
+    COP_ASSERT(file->size < INT32_MAX); /* gzread counts in int */
     gzFile in = gzopen(path, "rb");
     char *bytes = in ? cop_alloc_raw(file->size + 1) : NULL;
-    bool whole = bytes && gzread(in, bytes, (unsigned)file->size + 1) == (int)file->size;
-    if (whole) cop_sha256_of(bytes, file->size, digest);
+    bool complete = bytes && gzread(in, bytes, (unsigned)file->size + 1) == (int)file->size;
+    if (complete) cop_sha256_of(bytes, file->size, digest);
     cop_free(bytes);
     if (in) gzclose(in);
-    if (!whole) return false;
+    if (!complete) return false;
     cop_hex32(digest, hex);
     return strcmp(hex, file->sha256) == 0;
 }
 
 /* Downloads the rest of the partial file `part`. INPUT: this mirror cannot resume it. UNREACHABLE:
  * the part stays, and the next mirror or the next run resumes it. */
-static cop_err fetch(const char *url, const get_file *file, const char *part,
-                     cop_data_progress progress, void *context, cop_error *error) {
+static cop_err fetch(const download *to, const char *url, const get_file *file, const char *part,
+                     cop_error *error) {
     FILE *out = fopen(part, "ab");
     if (!out) return cop_fail(error, COP_ERR_IO, "cannot write %s", part);
     long begin = ftell(out);
@@ -87,13 +96,7 @@ static cop_err fetch(const char *url, const get_file *file, const char *part,
         if (curl) curl_easy_cleanup(curl);
         return cop_no_memory(error);
     }
-    transfer t = {.file = out,
-                  .begin = (uint64_t)begin,
-                  .most = file->size,
-                  .about = file->about,
-                  .name = file->name,
-                  .progress = progress,
-                  .context = context};
+    transfer t = {.to = to, .what = file, .file = out, .begin = (uint64_t)begin};
     char reason[CURL_ERROR_SIZE] = "";
     curl_easy_setopt(curl, CURLOPT_URL, url);
     curl_easy_setopt(curl, CURLOPT_WRITEFUNCTION, on_data);
@@ -111,25 +114,26 @@ static cop_err fetch(const char *url, const get_file *file, const char *part,
     long status = 0;
     curl_easy_getinfo(curl, CURLINFO_RESPONSE_CODE, &status);
     curl_easy_cleanup(curl);
-    bool misfit = code == CURLE_RANGE_ERROR || (code == CURLE_HTTP_RETURNED_ERROR && status == 416);
+    bool cannot_resume = code == CURLE_RANGE_ERROR || (code == CURLE_HTTP_RETURNED_ERROR && status == 416);
     if (t.failed || !closed) return cop_fail(error, COP_ERR_NO_SPACE, "cannot write %s", part);
     if (code == CURLE_OK) return COP_OK;
-    return cop_fail(error, misfit ? COP_ERR_INPUT : COP_ERR_UNREACHABLE, "%s: %s", url,
+    return cop_fail(error, cannot_resume ? COP_ERR_INPUT : COP_ERR_UNREACHABLE, "%s: %s", url,
                     *reason ? reason : curl_easy_strerror(code));
 }
 
 /* Downloads one file from one mirror and resumes a partial file. A resumed file with a wrong hash
  * is deleted and downloaded once more from the start. */
-static cop_err fetch_checked(const char *mirror, const get_file *file, const char *path,
-                             cop_data_progress progress, void *context, cop_error *error) {
+static cop_err fetch_checked(const download *to, const char *mirror, const get_file *file,
+                             const char *path, cop_error *error) {
     cop_str url = {0}, part = {0};
+    COP_ASSERT(*mirror);
     cop_str_printf(&url, "%s%s%s", mirror, mirror[strlen(mirror) - 1] == '/' ? "" : "/",
                    file->name);
     cop_str_printf(&part, "%s.part", path);
     cop_err e = COP_OK;
     for (int try = 0; try < 2; try++) {
         bool resumed = cop_file_exists(cop_str_text(&part));
-        e = fetch(cop_str_text(&url), file, cop_str_text(&part), progress, context, error);
+        e = fetch(to, cop_str_text(&url), file, cop_str_text(&part), error);
         if (e && e != COP_ERR_INPUT) break;
         if (!e && is_good(cop_str_text(&part), file)) {
             e = cop_file_rename(cop_str_text(&part), path, error);
@@ -147,20 +151,20 @@ static cop_err fetch_checked(const char *mirror, const get_file *file, const cha
     return e == COP_ERR_INPUT ? COP_ERR_UNREACHABLE : e;
 }
 
-static cop_err get_one(const get_file *file, const char *folder, cop_data_progress progress,
-                       void *context, cop_error *error) {
+static cop_err get_one(const download *to, const get_file *file, cop_error *error) {
     const char *mirrors[8], *own = getenv("COPPICE_MIRROR");
     size_t count = 0;
     if (own && *own) mirrors[count++] = own;
     for (size_t i = 0; i < sizeof mnist_mirrors / sizeof *mnist_mirrors; i++)
         mirrors[count++] = mnist_mirrors[i];
-    char *path = cop_path_join(folder, file->name);
+    COP_ASSERT(count <= sizeof mirrors / sizeof *mirrors);
+    char *path = cop_path_join(to->folder, file->name);
     cop_str reasons = {0};
     cop_err e = path ? COP_ERR_UNREACHABLE : COP_ERR_NO_MEMORY;
     if (path && is_good(path, file)) e = COP_OK;
     for (size_t i = 0; i < count && (e == COP_ERR_UNREACHABLE || e == COP_ERR_CORRUPT); i++) {
         cop_error why = {0};
-        e = fetch_checked(mirrors[i], file, path, progress, context, &why);
+        e = fetch_checked(to, mirrors[i], file, path, &why);
         if (e) cop_str_printf(&reasons, "%s%s", reasons.length ? "; " : "", why.text);
     }
     if (e) cop_fail(error, e, "cannot download %s: %s", file->name, cop_str_text(&reasons));
@@ -178,13 +182,14 @@ cop_err cli_download(const char *source, const char *folder, cop_data_progress p
         return cop_fail(error, COP_ERR_NOT_FOUND, "cannot download data set \"%s\": expected mnist",
                         source);
     }
+    const download to = {.folder = folder, .progress = progress, .context = context};
     COP_TRY(cop_folder_create(folder, error));
     cop_folder_sweep(folder);
     if (curl_global_init(CURL_GLOBAL_DEFAULT))
         return cop_fail(error, COP_ERR_INTERNAL, "cannot start libcurl");
     cop_err e = COP_OK;
     for (size_t i = 0; i < sizeof mnist_files / sizeof *mnist_files && !e; i++)
-        e = get_one(&mnist_files[i], folder, progress, context, error);
+        e = get_one(&to, &mnist_files[i], error);
     curl_global_cleanup();
     return e;
 }

@@ -32,8 +32,8 @@ cop_err cli_remote_open(const cli_options *options, cli_remote *out, cop_error *
     return e;
 }
 
-uint32_t cli_remote_hold(const cli_remote *remote, uint32_t most_ms) {
-    return remote->timeout_ms / 2 < most_ms ? remote->timeout_ms / 2 : most_ms;
+uint32_t cli_remote_hold(const cli_remote *remote, uint32_t max_ms) {
+    return remote->timeout_ms / 2 < max_ms ? remote->timeout_ms / 2 : max_ms;
 }
 
 void cli_remote_close(cli_remote *remote) {
@@ -43,36 +43,36 @@ void cli_remote_close(cli_remote *remote) {
     remote->tls = NULL;
 }
 
-static cop_err read_answer(cop_message *reply, Coppice__Api__Method method,
-                           const ProtobufCMessageDescriptor *type, ProtobufCMessage **answer,
-                           cop_buffer **bulk, cop_error *error) {
+static cop_err read_answer(const cop_message *reply, const cli_call *call,
+                           ProtobufCMessage **answer, cop_buffer **bulk, cop_error *error) {
     const cop_buffer *body = reply->part[COP_PART_BODY];
-    if (reply->type != COP_MESSAGE_ANSWER || reply->answer.method != (uint32_t)method || !body)
+    cop_buffer *bytes = reply->part[COP_PART_BULK];
+    if (reply->type != COP_MESSAGE_ANSWER || reply->answer.method != (uint32_t)call->method ||
+        !body)
         return cop_fail(error, COP_ERR_PROTOCOL,
                         "the coordinator's answer does not match the call");
-    COP_TRY(cop_proto_unpack(type, body->data, body->size, ANSWER_BUDGET, answer, error));
-    cop_buffer *bytes = reply->part[COP_PART_BULK];
+    COP_TRY(cop_proto_unpack(call->answer_type, body->data, body->size, ANSWER_BUDGET, answer,
+                             error));
     if (bulk) *bulk = bytes ? cop_buffer_hold(bytes) : NULL;
     return COP_OK;
 }
 
-static cop_err call_once(cli_remote *remote, Coppice__Api__Method method,
-                         const ProtobufCMessage *request, cop_buffer *bulk_in,
-                         const ProtobufCMessageDescriptor *answer_type, ProtobufCMessage **answer,
-                         cop_buffer **bulk_out, cop_error *error) {
-    cop_message call = {.type = COP_MESSAGE_CALL}, reply = {0};
-    call.call.method = (uint32_t)method;
-    call.call.major = COP_PROTOCOL_MAJOR;
-    call.call.minor = COP_PROTOCOL_MINOR;
-    snprintf(call.call.token, sizeof call.call.token, "%s", remote->token);
-    call.part[COP_PART_BODY] = cop_proto_pack(request);
-    call.part[COP_PART_BULK] = bulk_in;
-    if (!call.part[COP_PART_BODY]) {
-        cop_message_fini(&call);
+static cop_err call_once(cli_remote *remote, const cli_call *call, ProtobufCMessage **answer,
+                         cop_buffer **bulk, cop_error *error) {
+    cop_message message = {.type = COP_MESSAGE_CALL}, reply = {0};
+    COP_ASSERT(remote->link && call->request && call->answer_type);
+    message.call.method = (uint32_t)call->method;
+    message.call.major = COP_PROTOCOL_MAJOR;
+    message.call.minor = COP_PROTOCOL_MINOR;
+    snprintf(message.call.token, sizeof message.call.token, "%s", remote->token);
+    message.part[COP_PART_BODY] = cop_proto_pack(call->request);
+    message.part[COP_PART_BULK] = call->bulk;
+    if (!message.part[COP_PART_BODY]) {
+        cop_message_fini(&message);
         return cop_no_memory(error);
     }
-    cop_err e = cop_link_call(remote->link, &call, &reply, remote->timeout_ms, error);
-    if (!e) e = read_answer(&reply, method, answer_type, answer, bulk_out, error);
+    cop_err e = cop_link_call(remote->link, &message, &reply, remote->timeout_ms, error);
+    if (!e) e = read_answer(&reply, call, answer, bulk, error);
     cop_message_fini(&reply);
     return e;
 }
@@ -89,26 +89,25 @@ static bool has_newer_token(cli_remote *remote) {
     return true;
 }
 
-cop_err cli_remote_call(cli_remote *remote, Coppice__Api__Method method,
-                        const ProtobufCMessage *request, cop_buffer *bulk_in,
-                        const ProtobufCMessageDescriptor *answer_type, ProtobufCMessage **answer,
-                        cop_buffer **bulk_out, cop_error *error) {
-    cop_buffer *again = bulk_in ? cop_buffer_hold(bulk_in) : NULL;
-    cop_err e = call_once(remote, method, request, bulk_in, answer_type, answer, bulk_out, error);
+cop_err cli_remote_call(cli_remote *remote, const cli_call *call, ProtobufCMessage **answer,
+                        cop_buffer **bulk, cop_error *error) {
+    cop_buffer *again = call->bulk ? cop_buffer_hold(call->bulk) : NULL;
+    COP_ASSERT(answer && !*answer);
+    cop_err e = call_once(remote, call, answer, bulk, error);
     if (e == COP_ERR_DENIED && has_newer_token(remote)) {
-        e = call_once(remote, method, request, again, answer_type, answer, bulk_out, error);
-        again = NULL;
+        e = call_once(remote, call, answer, bulk, error);
+        again = NULL; /* the second call has taken it */
     }
     if (again) cop_buffer_release(again);
     return e;
 }
 
-cop_err cli_ask(const cli_options *options, Coppice__Api__Method method,
-                const ProtobufCMessage *request, const ProtobufCMessageDescriptor *answer_type,
-                ProtobufCMessage **answer, cop_error *error) {
+cop_err cli_ask(const cli_options *options, const cli_call *call, ProtobufCMessage **answer,
+                cop_error *error) {
     cli_remote remote = {0};
+    COP_ASSERT(!call->bulk);
     cop_err e = cli_remote_open(options, &remote, error);
-    if (!e) e = cli_remote_call(&remote, method, request, NULL, answer_type, answer, NULL, error);
+    if (!e) e = cli_remote_call(&remote, call, answer, NULL, error);
     cli_remote_close(&remote);
     return e;
 }
@@ -134,8 +133,7 @@ static cop_err find_by_name(cli_remote *remote, const char *name, uint64_t *out,
     Coppice__Api__ListJobsRequest request = COPPICE__API__LIST_JOBS_REQUEST__INIT;
     ProtobufCMessage *message = NULL;
     request.name = (char *)(uintptr_t)name;
-    COP_TRY(cli_remote_call(remote, COPPICE__API__METHOD__LIST_JOBS, &request.base, NULL,
-                            &coppice__api__list_jobs_answer__descriptor, &message, NULL, error));
+    COP_TRY(cli_remote_call(remote, &CLI_CALL(LIST_JOBS, list_jobs, request), &message, NULL, error));
     const Coppice__Api__ListJobsAnswer *answer = (const Coppice__Api__ListJobsAnswer *)message;
     *out = 0;
     for (size_t i = 0; i < answer->n_jobs && !*out; i++)
@@ -178,25 +176,24 @@ void cli_wait_to_ask(uint32_t ms) {
     cop_clock_sleep_ms(ms < COP_HOLD_MAX_MS ? ms : COP_HOLD_MAX_MS);
 }
 
-static bool ended(Coppice__Api__State state) {
+static bool is_ended(Coppice__Api__State state) {
     return state != COPPICE__API__STATE__QUEUED && state != COPPICE__API__STATE__RUNNING;
 }
 
-cop_err cli_job_has_ended(const cli_options *options, const char *job, bool *is_over,
+cop_err cli_job_has_ended(const cli_options *options, const char *job, bool *ended,
                           cop_error *error) {
     Coppice__Api__GetJobRequest request = COPPICE__API__GET_JOB_REQUEST__INIT;
     ProtobufCMessage *message = NULL;
     request.has_job = 1;
     COP_TRY(cli_job_number(options, job, &request.job, error));
-    COP_TRY(cli_ask(options, COPPICE__API__METHOD__GET_JOB, &request.base,
-                    &coppice__api__get_job_answer__descriptor, &message, error));
+    COP_TRY(cli_ask(options, &CLI_CALL(GET_JOB, get_job, request), &message, error));
     const Coppice__Api__JobStatus *s = ((const Coppice__Api__GetJobAnswer *)message)->status;
-    *is_over = !s || ended(s->state);
+    *ended = !s || is_ended(s->state);
     cop_proto_free(message);
     return COP_OK;
 }
 
-static void show(cli_progress *bar, const Coppice__Api__JobStatus *s) {
+static void show_status(cli_progress *bar, const Coppice__Api__JobStatus *s) {
     char text[256], eta[32];
     snprintf(text, sizeof text, "job %llu %s  step %llu/%llu", (unsigned long long)s->job,
              cli_state_name(s->state), (unsigned long long)s->step, (unsigned long long)s->steps);
@@ -224,8 +221,7 @@ static cop_err watch_once(cli_remote *remote, uint64_t job, uint64_t *version,
     request.version = *version;
     request.hold_ms = cli_remote_hold(remote, WATCH_HOLD_MS);
     ProtobufCMessage *answer = NULL;
-    COP_TRY(cli_remote_call(remote, COPPICE__API__METHOD__WATCH_JOB, &request.base, NULL,
-                            &coppice__api__watch_job_answer__descriptor, &answer, NULL, error));
+    COP_TRY(cli_remote_call(remote, &CLI_CALL(WATCH_JOB, watch_job, request), &answer, NULL, error));
     const Coppice__Api__WatchJobAnswer *watched = (const Coppice__Api__WatchJobAnswer *)answer;
     COP_ASSERT(watched != NULL);
     if (!watched->status) {
@@ -245,26 +241,27 @@ static cop_err watch_once(cli_remote *remote, uint64_t job, uint64_t *version,
 }
 
 /* The minimum wait for a coordinator that answered before and may be restarting. */
-#define AWAY_MOST_NS 60000000000u
+#define RESTART_WAIT_NS 60000000000u
 
 cli_patience cli_patience_begin(const cli_options *options) {
-    return (cli_patience){.heard_ns = cop_clock_ns(),
+    return (cli_patience){.last_answer_ns = cop_clock_ns(),
                           .timeout_ns = cop_seconds_to_ns(options->timeout),
-                          .asked = options->has_timeout};
+                          .has_timeout = options->has_timeout};
 }
 
 void cli_patience_renew(cli_patience *p) {
-    p->heard_ns = cop_clock_ns();
+    p->last_answer_ns = cop_clock_ns();
     p->answered = true;
 }
 
 bool cli_patience_lasts(const cli_patience *p, const char *url, cop_err *e, cop_error *error) {
-    const uint64_t silent = cop_clock_ns() - p->heard_ns;
-    const uint64_t most =
-        p->answered && p->timeout_ns < AWAY_MOST_NS ? AWAY_MOST_NS : p->timeout_ns;
+    const uint64_t now = cop_clock_ns(), silent = now - p->last_answer_ns;
+    const uint64_t limit =
+        p->answered && p->timeout_ns < RESTART_WAIT_NS ? RESTART_WAIT_NS : p->timeout_ns;
+    COP_ASSERT(*e != COP_OK && now >= p->last_answer_ns);
     if (*e != COP_ERR_UNREACHABLE && *e != COP_ERR_CLOSED && *e != COP_ERR_TIMEOUT) return false;
-    if (!p->answered && !p->asked && *e == COP_ERR_UNREACHABLE) return false;
-    if (silent <= most) {
+    if (!p->answered && !p->has_timeout && *e == COP_ERR_UNREACHABLE) return false;
+    if (silent <= limit) {
         cop_clock_sleep_ms(200);
         return true;
     }
@@ -279,6 +276,7 @@ bool cli_patience_lasts(const cli_patience *p, const char *url, cop_err *e, cop_
 cop_err cli_follow(const cli_options *options, uint64_t job, Coppice__Api__JobStatus **final,
                    cop_error *error) {
     cli_remote remote;
+    COP_ASSERT(job != 0 && !*final);
     COP_TRY(cli_remote_open(options, &remote, error));
     cli_progress bar;
     cli_patience patience = cli_patience_begin(options);
@@ -293,8 +291,8 @@ cop_err cli_follow(const cli_options *options, uint64_t job, Coppice__Api__JobSt
         e = watch_once(&remote, job, &version, &status, error);
         if (!e) {
             cli_patience_renew(&patience);
-            show(&bar, status);
-            if (ended(status->state)) {
+            show_status(&bar, status);
+            if (is_ended(status->state)) {
                 *final = status;
                 break;
             }
@@ -326,8 +324,8 @@ cop_err cli_print_status(const cli_options *options, const Coppice__Api__JobStat
         cli_print_json(&s->base);
         return COP_OK;
     }
-    char number[32], steps[64], loss[32] = "-", wrong[48] = "-", seconds[32], speed[48],
-                                shares[160], audits[160];
+    char number[32], steps[64], loss[32] = "-", test_error[48] = "-", seconds[32], speed[48],
+                                leases[160], audits[160];
     const char *empty = "-";
     cop_format_job(s->job, number);
     int at = snprintf(steps, sizeof steps, "%llu of %llu", (unsigned long long)s->step,
@@ -336,11 +334,11 @@ cop_err cli_print_status(const cli_options *options, const Coppice__Api__JobStat
     if (s->has_train_loss) snprintf(loss, sizeof loss, "%.4f", s->train_loss);
     const char *part = s->evaluated_on ? s->evaluated_on : "test";
     if (s->has_test_error)
-        snprintf(wrong, sizeof wrong, "%.2f %% (%s)", 100 * s->test_error, part);
+        snprintf(test_error, sizeof test_error, "%.2f %% (%s)", 100 * s->test_error, part);
     else if (s->has_test_loss)
-        snprintf(wrong, sizeof wrong, "- (%s loss %.4f)", part, s->test_loss);
+        snprintf(test_error, sizeof test_error, "- (%s loss %.4f)", part, s->test_loss);
     snprintf(speed, sizeof speed, "%.0f samples/s", s->samples_per_s);
-    snprintf(shares, sizeof shares,
+    snprintf(leases, sizeof leases,
              "%llu granted, %llu repeated (%llu as copies); results: %llu late, %llu duplicate, "
              "%llu stale",
              (unsigned long long)s->leases_given, (unsigned long long)s->leases_repeated,
@@ -358,14 +356,12 @@ cop_err cli_print_status(const cli_options *options, const Coppice__Api__JobStat
         {"waiting for", s->waiting_for},
         {"steps", steps},
         {"train loss", loss},
-        {"error", wrong},
+        {"error", test_error},
         {"time", cop_format_seconds(s->seconds, seconds)},
         {"speed", speed},
-        {"leases", options->verbose ? shares : NULL},
+        {"leases", options->verbose ? leases : NULL},
         {"audits", options->verbose || s->results_disputed ? audits : NULL},
-        {"digest", ended(s->state)
-                       ? s->digest
-                       : NULL}, /* before the end, the digest would be the last checkpoint's */
+        {"digest", is_ended(s->state) ? s->digest : NULL}, /* before the end, the digest would be the last checkpoint's */
         {"created", s->created},
         {"by", s->owner},
         {"finished", s->finished},
@@ -377,6 +373,7 @@ cop_err cli_print_status(const cli_options *options, const Coppice__Api__JobStat
         cells[2 * count] = rows[i][0];
         cells[2 * count++ + 1] = rows[i][1];
     }
+    COP_ASSERT(2 * (size_t)count <= sizeof cells / sizeof *cells);
     cli_print_table(cells, count, 2, "ll");
     return COP_OK;
 }

@@ -30,6 +30,7 @@ void cli_interrupt_end(int number) {
 }
 
 void cli_interrupt_note(int number) {
+    COP_ASSERT(number > 0);
     received = number;
 }
 
@@ -58,6 +59,7 @@ void cli_interrupt_disarm(void) {
 void cli_interrupt_arm_job(const cli_options *options, const char *command, uint64_t job) {
     char number[32];
     cop_str text = {0}, how = {0};
+    COP_ASSERT(job != 0);
     cop_format_job(job, number);
     cli_options_print(options, CLI_CONNECTION, &how);
     cop_str_printf(&text,

@@ -29,7 +29,7 @@ const char *cli_color(int fd, const char *name) {
     return "";
 }
 
-static bool cut_short; /* some output was lost: out of memory */
+static bool output_lost; /* some output was lost: out of memory */
 
 /* The length of an allowed control sequence at `p`: a line end, or one of our colours; 0: none. */
 static size_t allowed_control(const char *p) {
@@ -66,7 +66,7 @@ static void print_to(FILE *to, const char *format, va_list arguments) {
     if (length >= (int)sizeof line) cop_str_vprintf(&text, format, again);
     va_end(again);
     if (text.failed)
-        cut_short = true;
+        output_lost = true;
     else if (length > 0)
         print_text(to, text.length ? text.text : line);
     cop_str_fini(&text);
@@ -96,7 +96,7 @@ void cli_print_json(const ProtobufCMessage *message) {
     cop_str line = {0};
     cop_document_print_json(message, 0, &line);
     if (line.failed)
-        cut_short = true;
+        output_lost = true;
     else
         puts(cop_str_text(&line));
     cop_str_fini(&line);
@@ -106,7 +106,7 @@ void cli_print_json(const ProtobufCMessage *message) {
 cop_err cli_output_finish(cop_error *error) {
     if ((fflush(stdout) || ferror(stdout)) && !cop_stdout_is_unread())
         return cop_fail(error, COP_ERR_IO, "cannot write to standard output");
-    if (cut_short)
+    if (output_lost)
         return cop_fail(
             error, COP_ERR_NO_MEMORY,
             "the command succeeded, but there is not enough memory to print its result");
@@ -114,6 +114,7 @@ cop_err cli_output_finish(cop_error *error) {
 }
 
 const char *cli_quote(cop_str *into, const char *text) {
+    COP_ASSERT(text != NULL);
     cop_str_clear(into);
     cop_str_append_json(into, text);
     return cop_str_text(into);
@@ -122,10 +123,10 @@ const char *cli_quote(cop_str *into, const char *text) {
 /* ---- tables ---- */
 
 #define CELL_MAX       2000 /* maximum bytes of a printed cell */
-#define FLEXIBLE_LEAST 8    /* minimum width of a column marked 'f' */
+#define FLEXIBLE_MIN 8    /* minimum width of a column marked 'f' */
 
 /* Counts the characters that a terminal shows. UTF-8 continuation bytes do not count. */
-static int shown(const char *text) {
+static int display_width(const char *text) {
     int count = 0;
     for (const char *p = text; *p; p++) count += ((unsigned char)*p & 0xc0) != 0x80;
     return count;
@@ -133,7 +134,7 @@ static int shown(const char *text) {
 
 /* Copies a cell without control characters, because another user may have chosen the text. Returns
  * `out`. */
-static const char *clean(const char *cell, char out[CELL_MAX]) {
+static const char *copy_clean(const char *cell, char out[CELL_MAX]) {
     snprintf(out, CELL_MAX, "%s", cell);
     cop_replace_controls(out);
     return out;
@@ -141,9 +142,10 @@ static const char *clean(const char *cell, char out[CELL_MAX]) {
 
 /* Prints a cell. If it is longer than `width` characters, the last printed one is an ellipsis. */
 static void print_cell(const char *cell, int width) {
+    COP_ASSERT(width >= 0);
     char text[CELL_MAX];
-    clean(cell, text);
-    if (shown(text) > width) {
+    copy_clean(cell, text);
+    if (display_width(text) > width) {
         char *end = text;
         for (int i = 1; i < width; i++) {
             end++;
@@ -155,7 +157,7 @@ static void print_cell(const char *cell, int width) {
 }
 
 /* The current width of the terminal; 80 if the descriptor is not a terminal. */
-static int width_of(int descriptor) {
+static int terminal_width(int descriptor) {
     struct winsize size;
     return cli_is_tty(descriptor) && ioctl(descriptor, TIOCGWINSZ, &size) == 0 && size.ws_col > 20
                ? size.ws_col
@@ -164,12 +166,12 @@ static int width_of(int descriptor) {
 
 /* Narrows the columns marked 'f', the widest first, until the table fits the terminal. */
 static void fit_columns(int *width, int columns, const char *align) {
-    int sum = 2 * (columns - 1), most = width_of(STDOUT_FILENO);
+    int sum = 2 * (columns - 1), limit = terminal_width(STDOUT_FILENO);
     for (int c = 0; c < columns; c++) sum += width[c];
-    while (sum > most) {
+    while (sum > limit) {
         int widest = -1;
         for (int c = 0; c < columns; c++)
-            if (align[c] == 'f' && width[c] > FLEXIBLE_LEAST &&
+            if (align[c] == 'f' && width[c] > FLEXIBLE_MIN &&
                 (widest < 0 || width[c] > width[widest]))
                 widest = c;
         if (widest < 0) return;
@@ -186,16 +188,19 @@ const char *cli_shorten(const char *text, char *out, size_t size) {
     while (length && ((unsigned char)text[length] & 0xc0) == 0x80) length--;
     memcpy(out, text, length);
     memcpy(out + length, "..", 3);
+    COP_ASSERT(length + 2 < size);
     return out;
 }
 
 void cli_print_table(const char *const *cells, int rows, int columns, const char *align) {
     int width[32] = {0};
-    COP_ASSERT(columns <= 32);
+    COP_ASSERT(rows >= 1 && columns >= 1 && columns <= 32);
+    COP_ASSERT(!memchr(align, '\0', (size_t)columns));
     for (int r = 0; r < rows; r++)
         for (int c = 0; c < columns; c++) {
             char text[CELL_MAX];
-            int w = shown(clean(cells[r * columns + c], text));
+            COP_ASSERT(cells[r * columns + c] != NULL);
+            int w = display_width(copy_clean(cells[r * columns + c], text));
             if (w > width[c]) width[c] = w;
         }
     fit_columns(width, columns, align);
@@ -204,7 +209,7 @@ void cli_print_table(const char *const *cells, int rows, int columns, const char
         for (int c = 0; c < columns; c++) {
             const char *cell = cells[r * columns + c];
             char text[CELL_MAX];
-            int pad = width[c] - shown(clean(cell, text));
+            int pad = width[c] - display_width(copy_clean(cell, text));
             if (pad < 0) pad = 0;
             if (align[c] == 'r') printf("%*s", pad, "");
             print_cell(cell, width[c]);
@@ -223,13 +228,14 @@ void cli_progress_start(cli_progress *p, bool quiet) {
         .quiet = quiet, .tty = cli_is_tty(STDERR_FILENO), .started_ns = cop_clock_ns()};
 }
 
-#define BAR_MOST   24
+#define BAR_MAX    24
 #define BAR_SMALL  12
-#define BAR_LEAST  4
-#define BAR_BESIDE 8 /* columns for blanks and the percentage */
+#define BAR_MIN    4
+#define BAR_MARGIN 8 /* columns for blanks and the percentage */
 
 /* Removes the field that contains `mark` from a text whose fields are separated by two blanks. */
 static void drop_field(char *text, const char *mark) {
+    COP_ASSERT(*mark);
     char *at = strstr(text, mark);
     if (!at) return;
     while (at > text && !(at[-1] == ' ' && at[-2] == ' ')) at--;
@@ -243,24 +249,26 @@ static void drop_field(char *text, const char *mark) {
 /* Draws the bar and the text. On a narrow terminal the least important fields are dropped first;
  * the remaining time always stays. */
 static void draw_bar(double fraction, const char *text) {
-    static const char *const least[] = {"epoch ", "samples/s", " workers", "loss "};
-    const int width = width_of(STDERR_FILENO);
+    static const char *const droppable[] = {"epoch ", "samples/s", " workers", "loss "};
+    const int width = terminal_width(STDERR_FILENO);
+    COP_ASSERT(fraction >= 0 && fraction <= 1);
     char line[512] = "", fitting[256];
     snprintf(fitting, sizeof fitting, "%s", text);
     cop_replace_controls(fitting); /* the text may quote a coordinator */
-    for (size_t i = 0; i < sizeof least / sizeof *least; i++)
-        if (shown(fitting) > width - BAR_BESIDE - BAR_SMALL) drop_field(fitting, least[i]);
-    int room = width - BAR_BESIDE - shown(fitting);
-    room = room > BAR_MOST ? BAR_MOST : room < BAR_LEAST ? BAR_LEAST : room;
-    int filled = (int)(fraction * room + 0.5), left = width - room - BAR_BESIDE;
-    for (int i = 0; i < room; i++) cop_text_add(line, sizeof line, "%s", i < filled ? "█" : "░");
-    fprintf(stderr, "\r%s %3d %% %.*s\033[K", line, (int)(fraction * 100), left > 0 ? left : 0,
+    for (size_t i = 0; i < sizeof droppable / sizeof *droppable; i++)
+        if (display_width(fitting) > width - BAR_MARGIN - BAR_SMALL) drop_field(fitting, droppable[i]);
+    int bar = width - BAR_MARGIN - display_width(fitting);
+    bar = bar > BAR_MAX ? BAR_MAX : bar < BAR_MIN ? BAR_MIN : bar;
+    int filled = (int)(fraction * bar + 0.5), text_width = width - bar - BAR_MARGIN;
+    for (int i = 0; i < bar; i++) cop_text_add(line, sizeof line, "%s", i < filled ? "█" : "░");
+    fprintf(stderr, "\r%s %3d %% %.*s\033[K", line, (int)(fraction * 100), text_width > 0 ? text_width : 0,
             fitting);
     fflush(stderr);
 }
 
 void cli_progress_show(cli_progress *p, double fraction, const char *text) {
     if (p->quiet) return;
+    COP_ASSERT(p->started_ns != 0);
     uint64_t now = cop_clock_ns(), since = now - p->last_ns;
     if (!(fraction >= 0)) fraction = 0; /* also NaN, from 0 / 0 */
     if (fraction > 1) fraction = 1;
