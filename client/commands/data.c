@@ -46,7 +46,7 @@ static void list_local(const cli_options *options) {
 
 /* A data set below the coordinator's --data is read when a job first needs it. Until then only its
  * name is known. */
-static void print_sets(const Coppice__Api__ListDataAnswer *answer) {
+static cop_err print_sets(const Coppice__Api__ListDataAnswer *answer, cop_error *error) {
     enum { COLUMNS = 7 };
     static const char *const head[COLUMNS] = {"NAME", "TRAINING", "TEST", "CLASSES",
                                               "SIZE", "DIGEST",   "JOBS"};
@@ -68,9 +68,11 @@ static void print_sets(const Coppice__Api__ListDataAnswer *answer) {
         cells[r * COLUMNS] = s->name ? s->name : "-";
         for (int c = 1; c < COLUMNS; c++) cells[r * COLUMNS + c] = t[c];
     }
-    if (cells && text) cli_print_table(cells, rows, COLUMNS, "frrrrfr");
+    const bool complete = cells && text;
+    if (complete) cli_print_table(cells, rows, COLUMNS, "frrrrfr");
     cop_free(cells);
     cop_free(text);
+    return complete ? COP_OK : cop_no_memory(error);
 }
 
 static cop_err list_remote(const cli_options *options, cop_error *error) {
@@ -82,13 +84,12 @@ static cop_err list_remote(const cli_options *options, cop_error *error) {
         e = cli_remote_call(&remote, &CLI_CALL(LIST_DATA, list_data, request), &answer, NULL, error);
     cli_remote_close(&remote);
     COP_TRY(e);
-    const Coppice__Api__ListDataAnswer *a = (const Coppice__Api__ListDataAnswer *)answer;
     if (options->json)
         cli_print_json(answer);
     else
-        print_sets(a);
+        e = print_sets((const Coppice__Api__ListDataAnswer *)answer, error);
     cop_proto_free(answer);
-    return COP_OK;
+    return e;
 }
 
 /* ---- data get, rm ---- */

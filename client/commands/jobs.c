@@ -79,7 +79,7 @@ static cop_err print_jobs(const Coppice__Api__ListJobsAnswer *answer, cop_error 
 #define WORKER_COLUMNS 8
 #define PAGES_MAX      64 /* maximum pages of a list of jobs */
 
-static void print_workers(const Coppice__Api__ListWorkersAnswer *answer) {
+static cop_err print_workers(const Coppice__Api__ListWorkersAnswer *answer, cop_error *error) {
     int rows = (int)answer->n_workers + 1;
     const char **cells = cop_alloc_array((size_t)rows * WORKER_COLUMNS, sizeof *cells);
     char(*text)[5][40] = cop_alloc_array((size_t)rows, sizeof *text);
@@ -114,8 +114,10 @@ static void print_workers(const Coppice__Api__ListWorkersAnswer *answer) {
                       "(coppice logs %llu shows the reason)\n",
                       name, (unsigned long long)w->unable, (unsigned long long)w->unable);
     }
+    const bool complete = cells && text;
     cop_free(cells);
     cop_free(text);
+    return complete ? COP_OK : cop_no_memory(error);
 }
 
 /* The whole list. It arrives in pages, which own the rows. */
@@ -208,12 +210,13 @@ cop_err cli_workers(const cli_options *options, cop_error *error) {
     Coppice__Api__ListWorkersRequest request = COPPICE__API__LIST_WORKERS_REQUEST__INIT;
     ProtobufCMessage *answer = NULL;
     COP_TRY(cli_ask(options, &CLI_CALL(LIST_WORKERS, list_workers, request), &answer, error));
+    cop_err e = COP_OK;
     if (options->json)
         cli_print_json(answer);
     else
-        print_workers((const Coppice__Api__ListWorkersAnswer *)answer);
+        e = print_workers((const Coppice__Api__ListWorkersAnswer *)answer, error);
     cop_proto_free(answer);
-    return COP_OK;
+    return e;
 }
 
 /* ---- one job ---- */

@@ -237,7 +237,7 @@ static void measure(const cop_parameter *p, const float *w, Coppice__Api__Inspec
     t->max_row_norm = norm;
 }
 
-static void print_tensors(const cli_model *m) {
+static cop_err print_tensors(const cli_model *m, cop_error *error) {
     int rows = cop_model_parameter_count(m->job->model) + 1;
     const char **cells = cop_alloc_array((size_t)rows * 6, sizeof *cells);
     char(*text)[5][48] = cop_alloc_array((size_t)rows, sizeof *text);
@@ -260,9 +260,11 @@ static void print_tensors(const cli_model *m) {
         const char *values[] = {p->name, s[0], s[1], s[2], s[3], s[4]};
         memcpy(cells + r * 6, values, sizeof values);
     }
-    if (cells && text) cli_print_table(cells, rows, 6, "llrrrr");
+    const bool complete = cells && text;
+    if (complete) cli_print_table(cells, rows, 6, "llrrrr");
     cop_free(cells);
     cop_free(text);
+    return complete ? COP_OK : cop_no_memory(error);
 }
 
 static cop_err print_model_json(const cli_model *m, const char *path, cop_error *error) {
@@ -318,10 +320,11 @@ cop_err cli_inspect_model(const cli_options *options, cop_error *error) {
     if (!is_model) return COP_OK;
     COP_TRY(cli_model_open(path, &m, error));
     cop_err e = COP_OK;
-    if (options->json) {
+    if (options->json)
         e = print_model_json(&m, path, error);
-    } else {
-        print_tensors(&m);
+    else
+        e = print_tensors(&m, error);
+    if (!e && !options->json) {
         print_classes(m.job);
         cli_print("\nstep %llu  %lld parameters  digest %s\n", (unsigned long long)m.step,
                   (long long)cop_model_weights(m.job->model), m.digest);

@@ -132,7 +132,7 @@ static void print_parts(const plan *p) {
 
 #define PLAN_COLUMNS 8
 
-static void print_layers(const cop_job *job) {
+static cop_err print_layers(const cop_job *job, cop_error *error) {
     int layers = cop_model_layer_count(job->model), rows = layers + 1;
     COP_ASSERT(layers >= 1 && layers <= COP_LAYERS_MAX);
     const char **cells = cop_alloc_array((size_t)rows * PLAN_COLUMNS, sizeof *cells);
@@ -157,9 +157,11 @@ static void print_layers(const cop_job *job) {
                                             t[6]};
         memcpy(cells + r * columns, values, (size_t)columns * sizeof *values);
     }
-    if (cells && text) cli_print_table(cells, rows, columns, "rllrrlll");
+    const bool complete = cells && text;
+    if (complete) cli_print_table(cells, rows, columns, "rllrrlll");
     cop_free(cells);
     cop_free(text);
+    return complete ? COP_OK : cop_no_memory(error);
 }
 
 static const char *normalize_name(const cop_job *job) {
@@ -183,13 +185,13 @@ static const char *describe_result(const cop_job *job) {
     return "the last weights, without evaluation: there are neither validation nor test samples";
 }
 
-static void print_plan(const plan *p) {
+static cop_err print_plan(const plan *p, cop_error *error) {
     const cop_job *job = p->job;
     const cop_plan_figures *f = &p->figures;
     char count[32], flop[32], steps[96], wire[64], worker[32], coordinator[32], set[200], bytes[32];
     char values[128];
     const cop_job_value_ranges *r = &p->values;
-    print_layers(job);
+    COP_TRY(print_layers(job, error));
     cli_print("\n");
     snprintf(count, sizeof count, "%lld", (long long)cop_model_weights(job->model));
     snprintf(steps, sizeof steps, "%llu (%.2f epochs of %llu)", (unsigned long long)job->steps,
@@ -224,6 +226,7 @@ static void print_plan(const plan *p) {
     cli_print_table(cells, (int)(sizeof cells / sizeof *cells / 2), 2, "ll");
     cli_print("\n");
     print_parts(p);
+    return COP_OK;
 }
 
 /* Prints the plan as JSON. The strings live in the job or in `text`. */
@@ -295,7 +298,7 @@ cop_err cli_plan(const cli_options *options, cop_error *error) {
     if (!e && options->json)
         e = print_plan_json(&p, error);
     else if (!e)
-        print_plan(&p);
+        e = print_plan(&p, error);
     free_parts(&p);
     cop_str warnings = {0};
     cop_job_warnings(job, &warnings);

@@ -63,6 +63,29 @@ def test_run_survives_each_failing_allocation(program, folder):
     assert json.loads(run(program, folder, 0, "--resume", "auto").stdout)["digest"] == digest
 
 
+@pytest.mark.parametrize("words", [("plan", "job.yaml"), ("inspect", "run"), ("inspect", "job.safetensors")], ids=" ".join)
+def test_a_table_is_complete_or_the_command_fails(program, folder, words):
+    """Status 0 means that all of the output was printed."""
+    assert run(program, folder, 0).returncode == 0
+    (folder / "job.safetensors").write_bytes((folder / "run/model.safetensors").read_bytes())
+
+    def outcome(fails):
+        return subprocess.run([program("coppice"), *words], cwd=folder, capture_output=True, text=True, timeout=60, check=False,
+                              env={**os.environ, "COPPICE_FAIL_ALLOC": str(fails)})
+
+    whole = outcome(0)
+    assert whole.returncode == 0 and whole.stdout
+    failed = 0
+    for fails in range(1, 400, 1 if EACH else 3):
+        done = outcome(fails)
+        if done.returncode == 0:
+            assert done.stdout == whole.stdout, fails
+            continue
+        failed += 1
+        assert done.returncode == 1 and "memory" in done.stderr, (fails, done.stderr)
+    assert failed > 10
+
+
 class Pool:
     """A coordinator and a worker, one of which fails in its allocation number `fails`."""
 
