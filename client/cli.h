@@ -28,25 +28,27 @@
  * belong to argv. */
 typedef struct cli_options {
     const char *coordinator, *token, *token_file, *data, *out, *resume, *format, *output, *spec,
-        *trace, *once, *ensemble, *average, *input, *label, *drop, *layout, *resize, *name, *state,
+        *once, *ensemble, *average, *input, *label, *drop, *layout, *resize, *name, *state,
         *from;
     const char *sets[CLI_SETS_MAX], *members_from[CLI_POSITIONAL_MAX];
     int set_count, members_from_count;
     cop_tls_options tls;
     double timeout; /* seconds; default 10 */
-    int64_t workers, priority, threads, rows, columns, layer, step, shard, limit, top_uncertain;
-    bool json, quiet, help, no_wait, dry_run, follow, profile, force, overwrite, csv, resolved,
+    int64_t workers, priority, rows, columns, layer, step, shard, limit, top_uncertain;
+    bool json, quiet, help, no_wait, dry_run, follow, overwrite, csv, resolved,
         verbose, local;
     bool has_timeout, has_priority, has_layer, has_step, has_limit; /* the option was given */
     const char *positional[CLI_POSITIONAL_MAX]; /* the arguments without the options */
     int positional_count;
 } cli_options;
 
+/* A row of the table of commands. `arguments` and `summary` are for --help. */
 typedef struct cli_command {
     const char *name, *arguments, *summary;
     int min_positional, max_positional; /* how many arguments it accepts */
     const char *options;                /* names of the accepted options, separated by blanks */
     const char *examples;               /* lines for --help */
+    /* Runs the command. On failure the text goes into `error`, and main.c prints it. */
     cop_err (*run)(const cli_options *options, cop_error *error);
 } cli_command;
 
@@ -153,6 +155,7 @@ void cli_progress_end(cli_progress *p);
 void cli_data_progress(void *context, const char *what, uint64_t done, uint64_t total);
 
 /* ---- remote/remote.c: calls to a coordinator ---- */
+/* A link to a coordinator, for several calls one after another. */
 typedef struct cli_remote {
     cop_link *link;
     cop_tls *tls; /* NULL: not encrypted */

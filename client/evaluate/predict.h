@@ -9,6 +9,7 @@
 
 enum { CLI_SHOWN = 3 }; /* classes or outputs that are shown of each sample */
 
+/* The result for one sample. */
 typedef struct cli_prediction {
     int32_t class; /* -1: the outputs are not classes */
     int32_t shown_count;
@@ -44,6 +45,7 @@ typedef struct cli_predicted {
     const double *deviations; /* of the outputs; NULL for probabilities */
 } cli_predicted;
 
+/* How to run predictions. */
 typedef struct cli_predict_options {
     int64_t workers; /* threads; 0: one per core */
     bool quiet;      /* no progress line */

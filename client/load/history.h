@@ -16,7 +16,9 @@ cop_err cli_history_load(const cli_options *options, const char *source, coord_h
 cop_err cli_history_steps(const cli_options *options, const char *source, uint64_t after,
                           coord_history *out, cop_error *error);
 
-/* The final result of a job or run, and its resolved job file. */
+/* The final result of a job or run, and its resolved job file. `step` and `digest` belong to its
+ * newest weights, `train_loss` to the last epoch, `loss` and `error` to the last evaluation, which
+ * was on the part `evaluated_on`. */
 typedef struct cli_record {
     Coppice__Job *job; /* cop_proto_free */
     char name[COP_NAME_MAX], digest[65], state[16], evaluated_on[16];
