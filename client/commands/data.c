@@ -364,10 +364,10 @@ static cop_err check_options(const cli_options *o, const char *applicable, const
 /* Only a folder of images by class can be resized. Other data sets in folders have a fixed size. */
 static cop_err check_resized(const cop_data *data, const reading *how, const char *what,
                              cop_error *error) {
-    const uint32_t *wanted = how->input.resize;
+    const uint32_t *requested = how->input.resize;
     const int rank = data->train.rank;
-    if (!wanted[0] || (rank >= 2 && (uint32_t)data->train.dims[rank - 2] == wanted[0] &&
-                       (uint32_t)data->train.dims[rank - 1] == wanted[1]))
+    if (!requested[0] || (rank >= 2 && (uint32_t)data->train.dims[rank - 2] == requested[0] &&
+                       (uint32_t)data->train.dims[rank - 1] == requested[1]))
         return COP_OK;
     return cop_fail(
         error, COP_ERR_USAGE,

@@ -158,7 +158,7 @@ static cop_err measure(measurement *to, const cli_model *m, const cop_data *data
     watcher w = {.layer = layer->index};
     if (units > UNITS_MAX)
         return cop_fail(error, COP_ERR_LIMIT,
-                        "layer %d has %d units: statistics of pairs need at most %d", layer->index,
+                        "layer %d has %d units: the limit for statistics of pairs is %d", layer->index,
                         units, UNITS_MAX);
     COP_TRY(cli_choose_kernels(&kernels, digest, error));
     COP_TRY(cop_features_create(units, &w.features, error));

@@ -202,8 +202,8 @@ static cop_err open_models(evaluation *v, cop_error *error) {
 }
 
 static void plan(evaluation *v) {
-    const int64_t wanted = v->request->options->workers;
-    const uint64_t threads = wanted ? (uint64_t)wanted : uv_available_parallelism();
+    const int64_t requested = v->request->options->workers;
+    const uint64_t threads = requested ? (uint64_t)requested : uv_available_parallelism();
     v->threads = threads < THREADS_MAX ? (uint32_t)threads : THREADS_MAX;
     v->members = v->request->counts[v->request->count - 1];
     v->slice_count = cop_ensemble_slices_count(v->slices);

@@ -51,7 +51,7 @@ cop_err cli_uncertain_check(const cli_predictions *p, cop_error *error) {
     if (pinned->input[1] > CLI_SHEET_SIDE_MAX || pinned->input[2] > CLI_SHEET_SIDE_MAX)
         return cop_fail(
             error, COP_ERR_INPUT,
-            "--top-uncertain draws images of at most %d x %d pixels: the model's have %u x %u",
+            "--top-uncertain draws images of at most %d x %d pixels, but the model's have %u x %u",
             CLI_SHEET_SIDE_MAX, CLI_SHEET_SIDE_MAX, pinned->input[2], pinned->input[1]);
     return COP_OK;
 }
