@@ -51,8 +51,8 @@ static cop_err read_answer(const cop_message *reply, const cli_call *call,
         !body)
         return cop_fail(error, COP_ERR_PROTOCOL,
                         "the coordinator's answer does not match the call");
-    COP_TRY(cop_proto_unpack(call->answer_type, body->data, body->size, ANSWER_BUDGET, answer,
-                             error));
+    COP_TRY(
+        cop_proto_unpack(call->answer_type, body->data, body->size, ANSWER_BUDGET, answer, error));
     if (bulk) *bulk = bytes ? cop_buffer_hold(bytes) : NULL;
     return COP_OK;
 }

@@ -122,7 +122,8 @@ static cop_err check_part(part *p, cop_error *error) {
     if (rank != 1 && (rank != 2 || y->shape.dims[1] != 1))
         return cop_fail(error, COP_ERR_INPUT,
                         "%s has %u dimensions: expected 1 (labels), whole numbers%s", y->name, rank,
-                        rank == 2 ? " (for one column per class, store numpy.argmax(y, axis=1))" : "");
+                        rank == 2 ? " (for one column per class, store numpy.argmax(y, axis=1))"
+                                  : "");
     if (y->shape.dims[0] != x->shape.dims[0])
         return cop_fail(error, COP_ERR_INPUT, "%s has %llu samples, but %s has %llu labels",
                         x->name, (unsigned long long)x->shape.dims[0], y->name,
