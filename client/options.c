@@ -26,7 +26,7 @@ static const cop_option rows[] = {
      "tcp://127.0.0.1:29700)",
      0, COP_OPTION_TEXT, AT(coordinator)},
     {"token", "TEXT",
-     "the coordinator's token (default COPPICE_TOKEN, or the token of your own coordinator on this "
+     "the coordinator's token (default COPPICE_TOKEN, or that of your own coordinator on this "
      "machine)",
      0, COP_OPTION_TEXT, AT(token)},
     {"token-file", "FILE", "file that contains the token", 0, COP_OPTION_TEXT, AT(token_file)},

@@ -291,7 +291,7 @@ BAD_CSV = {
     "a,b,label\n1,2,0\n3,four,1\n": 'train.csv:3: column "b" is "four": expected a number',
     "a,b,label\n1,2,0\n\n3,,1\n": 'train.csv:4: column "b" is "": expected a number',
     "1,2,0\n3,4,1.5\n": 'train.csv:2: column 3 is "1.5": expected a label, a whole number from 0',
-    "1,2,0\n3,1e39,1\n": 'train.csv:2: column 2 is "1e39": expected a number',
+    "1,2,0\n3,1e39,1\n": 'train.csv:2: column 2 is "1e39": expected a 32-bit number',
     "a,b,label\n": "train.csv is an empty data set",
     "": "train.csv is an empty data set",
     "1,2,0\n3,4,0\n": "train.csv: all labels are 0: expected at least two classes",

@@ -105,7 +105,7 @@ def test_weights_of_an_export_replace_no_other_file(coppice, trained, tmp_path):
     coppice("run", tmp_path / "run/job.yaml", "--data", tmp_path, "--set", "seed=9", "--out", tmp_path / "other", "--quiet")
     before = (trained / "model.safetensors").read_bytes()
     refused = coppice("export", tmp_path / "other", "-o", trained / "model.py", status=2)
-    assert f"would replace {trained}/model.safetensors" in refused.stderr
+    assert f"would overwrite {trained}/model.safetensors" in refused.stderr
     assert (trained / "model.safetensors").read_bytes() == before and not (trained / "model.py").exists()
     for source in (tmp_path / "other", trained):  # replaces an earlier export
         coppice("export", source, "-o", "out/m.py")

@@ -45,7 +45,7 @@ def test_unsuitable_plot_input_is_refused(coppice, small, tmp_path):
     coppice("run", small(steps=3), "--workers", 1, "--out", tmp_path / "r", "--quiet", "--set", "evaluate.every=9")
     for arguments, sentence in (
         (("r", "-o", "x.gif"), "expected a name that ends in .svg or .png"),
-        (("nowhere", "-o", "x.png"), '"nowhere" is not a file or folder here'),
+        (("nowhere", "-o", "x.png"), '"nowhere" is neither a file nor a folder'),
         (("r",), "expected -o FILE"),
     ):
         done = coppice("plot", *arguments, status=2)
