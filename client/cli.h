@@ -28,15 +28,13 @@
  * belong to argv. */
 typedef struct cli_options {
     const char *coordinator, *token, *token_file, *data, *out, *resume, *format, *output, *spec,
-        *once, *ensemble, *average, *input, *label, *drop, *layout, *resize, *name, *state,
-        *from;
+        *once, *ensemble, *average, *input, *label, *drop, *layout, *resize, *name, *state, *from;
     const char *sets[CLI_SETS_MAX], *members_from[CLI_POSITIONAL_MAX];
     int set_count, members_from_count;
     cop_tls_options tls;
     double timeout; /* seconds; default 10 */
     int64_t workers, priority, rows, columns, layer, step, shard, limit, top_uncertain;
-    bool json, quiet, help, no_wait, dry_run, follow, overwrite, csv, resolved,
-        verbose, local;
+    bool json, quiet, help, no_wait, dry_run, follow, overwrite, csv, resolved, verbose, local;
     bool has_timeout, has_priority, has_layer, has_step, has_limit; /* the option was given */
     const char *positional[CLI_POSITIONAL_MAX]; /* the arguments without the options */
     int positional_count;
@@ -58,9 +56,9 @@ const cli_command *cli_commands(void);
 const cli_command *cli_command_find(const char *name);
 
 /* ---- options.c ---- */
-/* Parses argv[2..] as options and arguments of `command` into *out, which borrows argv. With --help,
- * the number of arguments is not checked. USAGE: the error names the option, the fault and the
- * nearest valid option. */
+/* Parses argv[2..] as options and arguments of `command` into *out, which borrows argv. With
+ * --help, the number of arguments is not checked. USAGE: the error names the option, the fault and
+ * the nearest valid option. */
 cop_err cli_options_parse(const cli_command *command, int argc, char **argv, cli_options *out,
                           cop_error *error);
 /* Appends the help text of a command, or the overview of all commands if `command` is NULL. Out of
@@ -74,12 +72,12 @@ typedef struct cli_option {
 } cli_option;
 /* The number of options, over all commands. */
 size_t cli_option_count(void);
-/* Fills *out with the option at `index`, from 0 to cli_option_count() - 1. Returns true if `command`
- * accepts this option; with `command` NULL, always. */
+/* Fills *out with the option at `index`, from 0 to cli_option_count() - 1. Returns true if
+ * `command` accepts this option; with `command` NULL, always. */
 bool cli_option_at(const cli_command *command, size_t index, cli_option *out);
 
-/* Appends the options that were given, as words for a shell: " --out 'my runs'". `names` selects the
- * options to print, separated by blanks. */
+/* Appends the options that were given, as words for a shell: " --out 'my runs'". `names` selects
+ * the options to print, separated by blanks. */
 void cli_options_print(const cli_options *options, const char *names, cop_str *out);
 /* Appends one word, in quotes if a shell needs them. */
 void cli_print_word(const char *word, cop_str *out);
@@ -97,8 +95,8 @@ void cli_interrupt_disarm(void);
 /* As cli_interrupt_arm, for a command that follows a job. The sentence says that the job continues,
  * and which commands follow it and cancel it. */
 void cli_interrupt_arm_job(const cli_options *options, const char *command, uint64_t job);
-/* For a command with its own signal handler: sets the sentence for cli_interrupt_end, and copies it.
- * Do not call it in a signal handler; the three functions below may be called there. */
+/* For a command with its own signal handler: sets the sentence for cli_interrupt_end, and copies
+ * it. Do not call it in a signal handler; the three functions below may be called there. */
 void cli_interrupt_sentence(const char *sentence);
 /* Writes the sentence to standard error and ends the program with the exit status 128 + number. */
 void cli_interrupt_end(int number) __attribute__((noreturn));
@@ -127,12 +125,12 @@ cop_err cli_output_finish(cop_error *error);
 /* `text` as a JSON string, for a call of cli_print. The result lives in *into until the next call
  * with it; the caller frees it with cop_str_fini. */
 const char *cli_quote(cop_str *into, const char *text);
-/* Copies `text` into `out`, cut between characters to fit `size` bytes, at least 9; ".." marks a cut.
- * Returns `out`. */
+/* Copies `text` into `out`, cut between characters to fit `size` bytes, at least 9; ".." marks a
+ * cut. Returns `out`. */
 const char *cli_shorten(const char *text, char *out, size_t size);
 /* Prints cells[rows][columns] as a table; the first row is the head. Columns are as wide as their
- * widest cell. `align` has one letter per column: 'r' right, 'l' left, 'f' left and narrowed with an
- * ellipsis if the table is wider than the terminal (80 columns if standard output is not one).
+ * widest cell. `align` has one letter per column: 'r' right, 'l' left, 'f' left and narrowed with
+ * an ellipsis if the table is wider than the terminal (80 columns if standard output is not one).
  * Control characters in cells appear as '?'. At most 32 columns. */
 void cli_print_table(const char *const *cells, int rows, int columns, const char *align);
 
@@ -198,8 +196,8 @@ cop_err cli_remote_call(cli_remote *remote, const cli_call *call, ProtobufCMessa
 cop_err cli_ask(const cli_options *options, const cli_call *call, ProtobufCMessage **answer,
                 cop_error *error);
 /* The number of a job, from its number ("12", "job-12", "eval-3") or its name. For a name it asks
- * the coordinator for the newest job of that name. USAGE: the text is neither. NOT_FOUND: no job has
- * this name. */
+ * the coordinator for the newest job of that name. USAGE: the text is neither. NOT_FOUND: no job
+ * has this name. */
 cop_err cli_job_number(const cli_options *options, const char *text, uint64_t *out,
                        cop_error *error);
 /* True: `text` is the number or name of a job. False: it is a path, because such a file or folder
@@ -289,8 +287,8 @@ cop_err cli_import(const cli_options *, cop_error *);
 cop_err cli_replay(const cli_options *, cop_error *);
 /* `plan`: checks a job file against its data and prints what it would do. Trains nothing. */
 cop_err cli_plan(const cli_options *, cop_error *);
-/* `submit`: uploads missing data, submits a job and, without --no-wait, follows it. Fails if the job
- * fails. */
+/* `submit`: uploads missing data, submits a job and, without --no-wait, follows it. Fails if the
+ * job fails. */
 cop_err cli_submit(const cli_options *, cop_error *);
 /* `jobs`: lists jobs, newest first, up to --limit. */
 cop_err cli_jobs(const cli_options *, cop_error *);
@@ -316,8 +314,8 @@ cop_err cli_drain(const cli_options *, cop_error *);
 /* `eval`: evaluates one network, or an ensemble, on the test part: on the pool or in this process.
  */
 cop_err cli_eval(const cli_options *, cop_error *);
-/* `predict`: predicts samples from a file; with -o draws the most uncertain ones. INPUT: the samples
- * do not fit the model, or an output is not finite. */
+/* `predict`: predicts samples from a file; with -o draws the most uncertain ones. INPUT: the
+ * samples do not fit the model, or an output is not finite. */
 cop_err cli_predict(const cli_options *, cop_error *);
 /* `digest`: prints the digest of a model's weights: equal digests mean equal weights, bit for bit.
  */

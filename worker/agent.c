@@ -109,7 +109,7 @@ worker_action worker_agent_step(worker_agent *agent, const worker_event *event, 
         COP_ASSERT(agent->state != WORKER_COMPUTING);
         if (agent->state == WORKER_NOT_JOINED && agent->draining) return end(agent, COP_OK);
         return agent->state == WORKER_NOT_JOINED ? (worker_action){.type = WORKER_ACTION_HELLO}
-                                           : pull(agent);
+                                                 : pull(agent);
     case WORKER_EVENT_FAILED:
         return on_failed(agent, event, now_ns);
     }

@@ -20,7 +20,7 @@
 #include "common/nn/loss.h"
 #include "common/ensemble/members.h"
 
-#define JOBS_KEPT 2
+#define JOBS_KEPT   2
 #define COLUMNS_MAX 1024 /* maximum samples per pass; larger blocks are cut */
 #define PIECES_MAX  COP_SHARDS_MAX
 

@@ -34,8 +34,8 @@ struct cop_worker {
     uv_cond_t changed;
     bool drain, cancel, ended; /* the mutex also guards `token`, which may be found later */
     uint64_t id, session, lease, serial; /* serial counts the sessions */
-    uint64_t unknown_serial;                  /* the serial of a session that the coordinator reported as unknown */
-    uint64_t canceled_lease;                   /* a lease whose result the coordinator no longer needs */
+    uint64_t unknown_serial; /* the serial of a session that the coordinator reported as unknown */
+    uint64_t canceled_lease; /* a lease whose result the coordinator no longer needs */
     uint32_t heartbeat_ms;
 };
 
@@ -143,7 +143,8 @@ static void send_heartbeat(cop_worker *w, uint64_t id, uint64_t session, uint64_
     uv_mutex_unlock(&w->mutex);
     if (cop_link_call(w->control, &m, &reply, COP_HEARTBEAT_MS * COP_HEARTBEATS_MISSED, NULL))
         return; /* only the work link decides whether the coordinator is lost */
-    if (reply.type == COP_MESSAGE_HEARTBEAT_REPLY) apply_heartbeat_reply(w, &reply.heartbeat_reply, serial);
+    if (reply.type == COP_MESSAGE_HEARTBEAT_REPLY)
+        apply_heartbeat_reply(w, &reply.heartbeat_reply, serial);
     cop_message_fini(&reply);
 }
 
@@ -159,7 +160,8 @@ static void run_heartbeats(void *argument) {
             continue;
         }
         uv_mutex_unlock(&w->mutex);
-        if (control_serial != serial && send_control_hello(w, id, session) == COP_OK) control_serial = serial;
+        if (control_serial != serial && send_control_hello(w, id, session) == COP_OK)
+            control_serial = serial;
         send_heartbeat(w, id, session, serial);
         uv_mutex_lock(&w->mutex);
         if (!w->ended && !w->cancel)
@@ -289,8 +291,7 @@ static bool check_stop_requests(cop_worker *w, worker_agent *agent) {
 }
 
 /* Logs the first of each 16 consecutive failures. */
-static void log_failure(const cop_worker *w, const worker_agent *agent,
-                         const worker_event *event) {
+static void log_failure(const cop_worker *w, const worker_agent *agent, const worker_event *event) {
     if (event->type != WORKER_EVENT_FAILED || agent->failures % 16 != 1) return;
     cop_log(COP_LOG_WARN, "worker", "%s; trying again", w->error.text);
 }

@@ -75,7 +75,8 @@ static void format_figures(const cli_record *r, char out[FIGURES][80]) {
     if (*r->digest) snprintf(out[6], 80, "%.16s...", r->digest);
 }
 
-static cop_err print_table(const side *sides, int count, const rows *differences, cop_error *error) {
+static cop_err print_table(const side *sides, int count, const rows *differences,
+                           cop_error *error) {
     const size_t lines = 1 + differences->count + FIGURES, columns = (size_t)count + 1;
     const char **cells = cop_alloc_array(lines * columns, sizeof *cells);
     char(*text)[FIGURES][80] = cop_alloc_array((size_t)count, sizeof *text);
@@ -125,8 +126,9 @@ static void print_json(const side *sides, int count, const rows *differences) {
                   cli_quote(&quoted, differences->items[r].path));
         for (int c = 0; c < count; c++)
             cli_print("%s%s", c ? "," : "",
-                      differences->items[r].values[c] ? cli_quote(&quoted, differences->items[r].values[c])
-                                                 : "null");
+                      differences->items[r].values[c]
+                          ? cli_quote(&quoted, differences->items[r].values[c])
+                          : "null");
         cli_print("]}");
     }
     cli_print("],\"results\":[");

@@ -81,7 +81,8 @@ static cop_err list_remote(const cli_options *options, cop_error *error) {
     cli_remote remote = {0};
     cop_err e = cli_remote_open(options, &remote, error);
     if (!e)
-        e = cli_remote_call(&remote, &CLI_CALL(LIST_DATA, list_data, request), &answer, NULL, error);
+        e = cli_remote_call(&remote, &CLI_CALL(LIST_DATA, list_data, request), &answer, NULL,
+                            error);
     cli_remote_close(&remote);
     COP_TRY(e);
     if (options->json)
@@ -129,8 +130,7 @@ static cop_err remove_local(const cli_options *options, const char *name, cop_er
     for (size_t i = 0; i < count; i++) known = known || strcmp(sources[i].name, name) == 0;
     if (!known || !is_in_cache(name))
         return cop_fail(error, COP_ERR_NOT_FOUND,
-                        "data set \"%s\" is not downloaded (coppice data list --local)",
-                        name);
+                        "data set \"%s\" is not downloaded (coppice data list --local)", name);
     char *cache = cop_path_cache(), *folder = cache ? cop_path_join(cache, name) : NULL;
     cop_err e = folder ? cop_folder_remove(folder, error) : cop_no_memory(error);
     cop_free(cache);
@@ -146,7 +146,8 @@ static cop_err remove_remote(const cli_options *options, const char *name, cop_e
     request.name_or_digest = (char *)(uintptr_t)name;
     cop_err e = cli_remote_open(options, &remote, error);
     if (!e)
-        e = cli_remote_call(&remote, &CLI_CALL(REMOVE_DATA, remove_data, request), &answer, NULL, error);
+        e = cli_remote_call(&remote, &CLI_CALL(REMOVE_DATA, remove_data, request), &answer, NULL,
+                            error);
     cli_remote_close(&remote);
     COP_TRY(e);
     cop_proto_free(answer);
@@ -335,8 +336,8 @@ static const char *options_of(const char *what, bool named) {
     return cop_folder_exists(what) ? "resize" : "";
 }
 
-/* Refuses options that do not apply to this source. `applicable`: the names that apply, separated by
- * blanks. */
+/* Refuses options that do not apply to this source. `applicable`: the names that apply, separated
+ * by blanks. */
 static cop_err check_options(const cli_options *o, const char *applicable, const char *source,
                              cop_error *error) {
     static const struct {
@@ -367,16 +368,18 @@ static cop_err check_resized(const cop_data *data, const reading *how, const cha
     const uint32_t *requested = how->input.resize;
     const int rank = data->train.rank;
     if (!requested[0] || (rank >= 2 && (uint32_t)data->train.dims[rank - 2] == requested[0] &&
-                       (uint32_t)data->train.dims[rank - 1] == requested[1]))
+                          (uint32_t)data->train.dims[rank - 1] == requested[1]))
         return COP_OK;
-    return cop_fail(
-        error, COP_ERR_USAGE,
-        "--resize does not apply to %s, whose images have a fixed size: it is for a folder of images", what);
+    return cop_fail(error, COP_ERR_USAGE,
+                    "--resize does not apply to %s, whose images have a fixed size: it is for a "
+                    "folder of images",
+                    what);
 }
 
 static cop_err check_data_options(const cli_options *o, bool named, cop_error *error) {
     char applicable[64];
-    snprintf(applicable, sizeof applicable, "%s output rows columns", options_of(o->positional[0], named));
+    snprintf(applicable, sizeof applicable, "%s output rows columns",
+             options_of(o->positional[0], named));
     if (!o->output && (o->rows || o->columns))
         return cop_fail(error, COP_ERR_USAGE,
                         "--%s is for the contact sheet: name its file with -o FILE.png",

@@ -37,7 +37,7 @@ static cop_err read_counts(const char *text, uint32_t *counts, uint32_t *count, 
     uint32_t kept = 0;
     for (uint32_t i = 0; i < *count; i++)
         if (!kept || counts[kept - 1] != counts[i]) counts[kept++] = counts[i];
-    COP_ASSERT(kept <= *count && *count <= COP_TALLY_COUNTS_MAX);
+    COP_ASSERT(kept <= *count && *count <= COP_ENSEMBLE_COUNTS_MAX);
     *count = kept;
     return kept ? COP_OK : cop_fail(error, COP_ERR_USAGE, "--ensemble is empty");
 }
@@ -80,12 +80,12 @@ static cop_err read_names(cli_ensemble *v, cop_error *error) {
 static cop_err read_request(cli_ensemble *v, cop_error *error) {
     COP_TRY(read_names(v, error));
     COP_TRY(read_members(v, error));
-    COP_ASSERT(v->name_count >= 1 && v->count >= 1 && v->count <= COP_TALLY_COUNTS_MAX);
+    COP_ASSERT(v->name_count >= 1 && v->count >= 1 && v->count <= COP_ENSEMBLE_COUNTS_MAX);
     const uint32_t largest = v->counts[v->count - 1];
     if (v->each_model && largest > v->name_count)
         return cop_fail(error, COP_ERR_USAGE,
-                        "--ensemble asks for %u members, but --members-from names %u models", largest,
-                        v->name_count);
+                        "--ensemble asks for %u members, but --members-from names %u models",
+                        largest, v->name_count);
     return COP_OK;
 }
 

@@ -32,8 +32,7 @@ static cop_export describe(const cli_model *m, const char *yaml) {
                       .class_names = cop_job_class_names(m->job),
                       .class_count = pinned->n_class_names};
     COP_ASSERT(out.sample.rank >= 1 && out.sample.rank <= 4);
-    for (int d = 0; d < out.sample.rank; d++)
-        out.sample.dims[d] = (int32_t)pinned->input[d];
+    for (int d = 0; d < out.sample.rank; d++) out.sample.dims[d] = (int32_t)pinned->input[d];
     return out;
 }
 
@@ -54,8 +53,8 @@ static cop_err write_both(const cli_model *m, const char *text, const char *path
     const bool replaced = cop_file_exists(weights);
     if (replaced && !cop_file_exists(path))
         return cop_fail(error, COP_ERR_INPUT,
-                        "the weights of %s would overwrite %s: choose another name with -o",
-                        path, weights);
+                        "the weights of %s would overwrite %s: choose another name with -o", path,
+                        weights);
     cop_err e = cop_job_save_model(m->job, m->flat, m->step, weights, error);
     if (!e) e = cop_file_write_text(path, text, error);
     if (e && !replaced) cop_file_remove(weights, NULL);

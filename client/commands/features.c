@@ -90,8 +90,8 @@ static cop_err draw(const cli_model *m, const cop_layer *layer, const cop_data_p
     }
     COP_ASSERT(tiles.channels * tiles.height * tiles.width - tiles.missing == p->cols);
     if (p->rows > TILES_MAX)
-        return cop_fail(error, COP_ERR_LIMIT, "%s has %d rows: the limit for a drawing is %d", p->name,
-                        p->rows, TILES_MAX);
+        return cop_fail(error, COP_ERR_LIMIT, "%s has %d rows: the limit for a drawing is %d",
+                        p->name, p->rows, TILES_MAX);
     tiles.columns = options->columns ? (int)options->columns : (int)ceil(sqrt(tiles.count));
     return cli_tiles_write(&tiles, options->output, error);
 }
@@ -158,8 +158,8 @@ static cop_err measure(measurement *to, const cli_model *m, const cop_data *data
     watcher w = {.layer = layer->index};
     if (units > UNITS_MAX)
         return cop_fail(error, COP_ERR_LIMIT,
-                        "layer %d has %d units: the limit for statistics of pairs is %d", layer->index,
-                        units, UNITS_MAX);
+                        "layer %d has %d units: the limit for statistics of pairs is %d",
+                        layer->index, units, UNITS_MAX);
     COP_TRY(cli_choose_kernels(&kernels, digest, error));
     COP_TRY(cop_features_create(units, &w.features, error));
     cop_err e = cop_pass_create(m->job->model, kernels, m->job->numerics, COLUMNS, COP_PASS_EVAL,

@@ -67,7 +67,8 @@ static void print_result(const cli_options *options, const cop_job *job, const c
     else
         cli_print("%lld parameters  digest %s\n", (long long)cop_model_weights(job->model), digest);
     if (options->out && !options->json)
-        cli_print("to train these weights further: coppice run %s --resume %s\n", options->spec, options->out);
+        cli_print("to train these weights further: coppice run %s --resume %s\n", options->spec,
+                  options->out);
 }
 
 static cop_err write_all(const cli_options *options, const cop_job *job, const float *flat,

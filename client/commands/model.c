@@ -46,7 +46,8 @@ static cop_err fetch_model(const cli_options *options, cop_buffer **bytes, char 
     COP_TRY(cli_job_number(options, options->positional[0], &request.job, error));
     cop_err e = cli_remote_open(options, &remote, error);
     if (!e)
-        e = cli_remote_call(&remote, &CLI_CALL(EXPORT_MODEL, export_model, request), &answer, bytes, error);
+        e = cli_remote_call(&remote, &CLI_CALL(EXPORT_MODEL, export_model, request), &answer, bytes,
+                            error);
     cli_remote_close(&remote);
     COP_TRY(e);
     const Coppice__Api__ExportModelAnswer *a = (const Coppice__Api__ExportModelAnswer *)answer;

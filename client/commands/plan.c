@@ -75,7 +75,8 @@ static cop_err count_parts(plan *p, cop_error *error) {
     cop_data_view view;
     COP_TRY(cop_job_values(job, data, &p->values, error));
     COP_TRY(cop_job_view(job, data, &view, error));
-    COP_ASSERT(view.train == samples[0] && view.validation == samples[1] && view.test == samples[2]);
+    COP_ASSERT(view.train == samples[0] && view.validation == samples[1] &&
+               view.test == samples[2]);
     bool ok = true;
     for (int i = 0; i < PARTS; i++) {
         p->table[i] = &p->part[i];
@@ -261,8 +262,8 @@ static cop_err print_plan_json(plan *p, cop_error *error) {
     r.layers = table;
     r.n_layers = (size_t)count;
     r.has_parameters = r.has_flop = r.has_steps = r.has_steps_per_epoch =
-        r.has_wire_bytes_per_step = r.has_worker_bytes = r.has_coordinator_bytes =
-            r.has_workers = 1;
+        r.has_wire_bytes_per_step = r.has_worker_bytes = r.has_coordinator_bytes = r.has_workers =
+            1;
     r.parameters = (uint64_t)cop_model_weights(job->model);
     r.flop = f->flop_per_sample;
     r.steps = job->steps;

@@ -313,9 +313,9 @@ static cop_err print_predictions(const cli_options *o, const cli_predictions *p,
 static cop_err predict(const cli_options *o, cli_predictions *p, cop_error *error) {
     cop_data_samples samples;
     const cli_predict_options settings = {.workers = o->workers,
-                                 .quiet = o->quiet,
-                                 .on_block = o->json ? print_block : NULL,
-                                 .context = p};
+                                          .quiet = o->quiet,
+                                          .on_block = o->json ? print_block : NULL,
+                                          .context = p};
     p->classes = cli_predicts_classes(p->model->job->model);
     COP_TRY(check_model(p, o, error));
     cop_err e = read_input(o, p->model->job, &samples, error);

@@ -131,7 +131,8 @@ static void print_table(const run_state *s, const coord_progress *p) {
     char loss[32] = "-", error[32] = "-", seconds[32], rate[48], steps[64];
     const char *part = p->evaluated_on_test ? "test" : "validation";
     char figure[32];
-    snprintf(figure, sizeof figure, "%s %s", part, p->has_evaluation && !p->has_error ? "loss" : "error");
+    snprintf(figure, sizeof figure, "%s %s", part,
+             p->has_evaluation && !p->has_error ? "loss" : "error");
     if (p->has_train_loss) snprintf(loss, sizeof loss, "%.4f", p->train_loss);
     if (p->has_evaluation && p->has_error)
         snprintf(error, sizeof error, "%.2f %%", 100 * p->test_error);
@@ -180,7 +181,7 @@ static void prepare_interrupt(const run_state *s, const cli_options *options) {
 }
 
 static cop_err fail_stopped(const run_state *s, const cli_options *options, uint64_t step,
-                       cop_error *error) {
+                            cop_error *error) {
     cop_str text = {0};
     print_resume(s, options, &text);
     cop_err e =
@@ -208,7 +209,8 @@ static cop_err finish(run_state *s, const cli_options *options, coord_progress *
         print_json(s, p, s->worker_count);
     else
         print_table(s, p);
-    return p->state == COPPICE__API__STATE__PAUSED ? fail_stopped(s, options, p->step, error) : COP_OK;
+    return p->state == COPPICE__API__STATE__PAUSED ? fail_stopped(s, options, p->step, error)
+                                                   : COP_OK;
 }
 
 static void stop_all(run_state *s) {

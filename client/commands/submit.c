@@ -76,7 +76,8 @@ static cop_err commit(cli_remote *remote, const cop_data *data, const char *dige
     request.class_names = data->class_names;
     request.n_class_names = data->class_names ? (size_t)data->classes : 0;
     ProtobufCMessage *answer = NULL;
-    COP_TRY(cli_remote_call(remote, &CLI_CALL(COMMIT_DATA, commit_data, request), &answer, NULL, error));
+    COP_TRY(cli_remote_call(remote, &CLI_CALL(COMMIT_DATA, commit_data, request), &answer, NULL,
+                            error));
     cop_proto_free(answer);
     return COP_OK;
 }
@@ -96,7 +97,8 @@ static cop_err upload(cli_remote *remote, const cop_data *data, cop_error *error
     request.chunks = chunks;
     request.n_chunks = count;
     ProtobufCMessage *answer = NULL;
-    cop_err e = cli_remote_call(remote, &CLI_CALL(OFFER_DATA, offer_data, request), &answer, NULL, error);
+    cop_err e =
+        cli_remote_call(remote, &CLI_CALL(OFFER_DATA, offer_data, request), &answer, NULL, error);
     if (!e) {
         const Coppice__Api__OfferDataAnswer *offer = (const Coppice__Api__OfferDataAnswer *)answer;
         if (!offer->complete) {
@@ -159,7 +161,8 @@ static cop_err prepare_data(const cli_options *options, Coppice__Job **job, cop_
                 : cli_run_folder_open_job_data(*job, path, options, data, error));
     cop_hex32((*data)->digest, digest);
     COP_TRY(cop_document_copy_job(*job, &as_written, error));
-    cop_err e = cop_job_create(*job, *data, &checked, error); /* errors of this job have line numbers */
+    cop_err e =
+        cop_job_create(*job, *data, &checked, error); /* errors of this job have line numbers */
     if (e) {
         cop_proto_free(&as_written->base);
         return e;

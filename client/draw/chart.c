@@ -119,8 +119,7 @@ static size_t log_ticks(const range *r, double out[TICKS_MAX]) {
     for (double power = pow(10, floor(log10(r->min))); power <= r->max; power *= 10)
         for (int u = 0; u < (few ? 3 : 1); u++) {
             const double t = power * units[u];
-            if (t >= r->min * 0.999 && t <= r->max * 1.001 && count < TICKS_MAX)
-                out[count++] = t;
+            if (t >= r->min * 0.999 && t <= r->max * 1.001 && count < TICKS_MAX) out[count++] = t;
         }
     return count;
 }

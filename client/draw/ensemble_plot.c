@@ -143,9 +143,9 @@ static void name_curve(curve *c, bool with_file) {
     const char *file = slash ? slash + 1 : c->first->file;
     const char *dot = strrchr(file, '.');
     const int length = dot && dot > file ? (int)(dot - file) : (int)strlen(file);
-    snprintf(c->name, sizeof c->name, "%.*s%s%s%.40s%s", with_file ? (length < 60 ? length : 60) : 0,
-             file, with_file ? ": " : "", r->n_models ? "separate models, " : "", r->average,
-             is_horizontal(r) ? "" : " mean");
+    snprintf(c->name, sizeof c->name, "%.*s%s%s%.40s%s",
+             with_file ? (length < 60 ? length : 60) : 0, file, with_file ? ": " : "",
+             r->n_models ? "separate models, " : "", r->average, is_horizontal(r) ? "" : " mean");
     if (is_horizontal(r)) c->name[strlen(c->name) - strlen("-scaling")] = ' ';
 }
 
@@ -208,7 +208,8 @@ static cop_err draw(curve *curves, size_t count, const char *path, cop_error *er
     bool several_models = false, logarithmic = false;
     COP_ASSERT(count >= 1 && count <= RESULTS_MAX);
     for (size_t i = 1; i < count; i++)
-        several_models = several_models || !same_model(curves[i].first->message, curves[0].first->message);
+        several_models =
+            several_models || !same_model(curves[i].first->message, curves[0].first->message);
     for (size_t i = 0; i < count; i++) {
         curve *c = &curves[i];
         const bool level = is_horizontal(c->first->message);

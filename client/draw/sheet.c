@@ -162,8 +162,8 @@ cop_err cli_sheet_draw(const cli_sheet *s, const char *path, cop_error *error) {
     COP_ASSERT(s->columns >= 1 && s->lines >= 0 && s->part->count >= 1);
     COP_TRY(check_images(s->part, error));
     COP_TRY(lay_out_sheet(s, &l, error));
-    cairo_surface_t *surface =
-        cairo_image_surface_create(CAIRO_FORMAT_RGB24, l.width * PIXELS_PER_UNIT, l.height * PIXELS_PER_UNIT);
+    cairo_surface_t *surface = cairo_image_surface_create(
+        CAIRO_FORMAT_RGB24, l.width * PIXELS_PER_UNIT, l.height * PIXELS_PER_UNIT);
     cairo_t *to = cairo_create(surface);
     cairo_scale(to, PIXELS_PER_UNIT, PIXELS_PER_UNIT);
     cairo_set_source_rgb(to, 1, 1, 1);

@@ -6,14 +6,14 @@
 
 enum { CLI_SHEET_SIDE_MAX = 512 }; /* maximum side of a sample, in pixels */
 /* Draws the first `rows` x `columns` samples of a part, each with its label below, into a PNG file.
- * Small images are drawn at twice their size. INPUT: the samples are not images with 1 or 3 channels
- * of bytes, or their sides are too large. */
+ * Small images are drawn at twice their size. INPUT: the samples are not images with 1 or 3
+ * channels of bytes, or their sides are too large. */
 cop_err cli_sheet_contact(const cop_data_part *part, int rows, int columns, const char *path,
                           cop_error *error);
 /* One line of text below a sample. Text that is too long is cut off. */
 typedef struct cli_caption {
     char text[48];
-    double bar; /* 0 to 1: the shaded fraction of the line; below 0: not shaded */
+    double bar;  /* 0 to 1: the shaded fraction of the line; below 0: not shaded */
     bool strong; /* bold */
 } cli_caption;
 /* A sheet of all samples of a part, with a heading and lines of text below each sample. It is made

@@ -51,7 +51,8 @@ static void paint(const cli_tiles *t, int index, int zoom, unsigned char *pixels
 }
 
 cop_err cli_tiles_write(const cli_tiles *t, const char *path, cop_error *error) {
-    COP_ASSERT(t->count >= 1 && t->columns >= 1 && t->channels >= 1 && t->height >= 1 && t->width >= 1);
+    COP_ASSERT(t->count >= 1 && t->columns >= 1 && t->channels >= 1 && t->height >= 1 &&
+               t->width >= 1);
     COP_ASSERT(t->missing >= 0 && t->missing < t->channels * t->height * t->width);
     const int zoom = t->width >= 20 ? 2 : t->width >= 8 ? 4 : 8;
     const int64_t rows = (t->count + t->columns - 1) / t->columns,

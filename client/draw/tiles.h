@@ -14,8 +14,8 @@ typedef struct cli_tiles {
     int count, channels, height, width, missing;
     int columns; /* tiles per row of the sheet */
 } cli_tiles;
-/* Draws the tiles into a PNG file, completely or not at all. Each weight becomes a square of 2, 4 or
- * 8 pixels. LIMIT: the image would be too large; the error has its size and the limit. */
+/* Draws the tiles into a PNG file, completely or not at all. Each weight becomes a square of 2, 4
+ * or 8 pixels. LIMIT: the image would be too large; the error has its size and the limit. */
 cop_err cli_tiles_write(const cli_tiles *tiles, const char *path, cop_error *error);
 
 #endif

@@ -12,8 +12,9 @@
 typedef struct cli_ensemble {
     const cli_options *options;
     cop_average average;
-    uint32_t counts[COP_ENSEMBLE_COUNTS_MAX], count; /* numbers of members: ascending, no duplicates */
-    const char *names[CLI_POSITIONAL_MAX];        /* jobs and models */
+    uint32_t counts[COP_ENSEMBLE_COUNTS_MAX],
+        count;                             /* numbers of members: ascending, no duplicates */
+    const char *names[CLI_POSITIONAL_MAX]; /* jobs and models */
     uint32_t name_count;
     bool each_model; /* true: each model is a member; false: the members are thinned networks of the
                         only model */
@@ -25,9 +26,9 @@ typedef struct cli_ensemble {
  * prints the result. The pool computes if all names are jobs and neither --data nor --workers is
  * given. USAGE: the options contradict each other. */
 cop_err cli_ensemble_eval(const cli_options *options, cop_error *error);
-/* Computes the ensemble in this process, with --workers threads (default: one per core). Prints each
- * row as soon as it is complete, then the result. INPUT: the models cannot form an ensemble, or have
- * diverged. */
+/* Computes the ensemble in this process, with --workers threads (default: one per core). Prints
+ * each row as soon as it is complete, then the result. INPUT: the models cannot form an ensemble,
+ * or have diverged. */
 cop_err cli_ensemble_here(cli_ensemble *ensemble, cop_error *error);
 /* Computes the ensemble on the coordinator's pool, and starts it again if the coordinator restarts.
  * All names must be jobs. Prints rows and result. TIMEOUT: with --timeout, the pool has no workers

@@ -70,8 +70,10 @@ static cop_err prepare(const evaluation *v, runner *r, uint32_t model, cop_error
 }
 
 static cop_err compute(const evaluation *v, runner *r, uint32_t block, cop_error *error) {
-    const uint32_t slice = block % v->slice_count, first = block / v->slice_count * v->block_members;
-    const uint32_t left = v->members - first, count = left < v->block_members ? left : v->block_members;
+    const uint32_t slice = block % v->slice_count,
+                   first = block / v->slice_count * v->block_members;
+    const uint32_t left = v->members - first,
+                   count = left < v->block_members ? left : v->block_members;
     COP_ASSERT(block < v->block_count && first < v->members);
     const bool whole = v->request->each_model || !v->request->average;
     for (uint32_t i = 0; i < count; i++) {
@@ -94,21 +96,25 @@ static cop_err compute(const evaluation *v, runner *r, uint32_t block, cop_error
 
 static void print_ready_rows(evaluation *v) {
     char text[80];
-    while (v->request->printed < v->request->count &&
-           cop_ensemble_slices_get(v->slices, v->request->printed, &v->figures[v->request->printed])) {
+    while (
+        v->request->printed < v->request->count &&
+        cop_ensemble_slices_get(v->slices, v->request->printed, &v->figures[v->request->printed])) {
         Coppice__Api__EnsembleFigures row;
-        cop_job_ensemble_row(&v->figures[v->request->printed], v->request->counts[v->request->printed], &row);
+        cop_job_ensemble_row(&v->figures[v->request->printed],
+                             v->request->counts[v->request->printed], &row);
         cli_ensemble_row(v->request, &row);
     }
-    snprintf(text, sizeof text, "%u of %u members", (unsigned)(v->done / v->slice_count * v->block_members),
-             v->members);
+    snprintf(text, sizeof text, "%u of %u members",
+             (unsigned)(v->done / v->slice_count * v->block_members), v->members);
     cli_progress_show(&v->request->progress, (double)v->done / v->block_count, text);
 }
 
 /* Adds the outputs of a block, after the preceding members of the slice have been added. */
 static void add(evaluation *v, const runner *r, uint32_t block) {
-    const uint32_t slice = block % v->slice_count, first = block / v->slice_count * v->block_members;
-    const uint32_t left = v->members - first, count = left < v->block_members ? left : v->block_members;
+    const uint32_t slice = block % v->slice_count,
+                   first = block / v->slice_count * v->block_members;
+    const uint32_t left = v->members - first,
+                   count = left < v->block_members ? left : v->block_members;
     while (v->reached[slice] != first && !v->failure.code) uv_cond_wait(&v->turn, &v->mutex);
     if (v->failure.code) return;
     uv_mutex_unlock(&v->mutex); /* this thread owns the slice until it advances `reached` */
@@ -192,8 +198,10 @@ static cop_err open_models(evaluation *v, cop_error *error) {
         else
             COP_TRY(cli_model_open(request->names[i], &v->model[i], error));
         v->models++;
-        if (cop_members_check(v->model[i].job->model, request->average && !request->each_model, error))
-            return request->each_model ? cop_error_prefix(error, "%s", request->names[i]) : error->code;
+        if (cop_members_check(v->model[i].job->model, request->average && !request->each_model,
+                              error))
+            return request->each_model ? cop_error_prefix(error, "%s", request->names[i])
+                                       : error->code;
         COP_TRY(cop_job_check_together((cop_named_job){v->model[0].job, request->names[0]},
                                        (cop_named_job){v->model[i].job, request->names[i]},
                                        !request->options->data, error));
@@ -218,10 +226,10 @@ static void plan(evaluation *v) {
 static cop_err create_slices(evaluation *v, cop_error *error) {
     const cop_average average = v->request->average ? v->request->average : COP_AVERAGE_ARITHMETIC;
     cop_ensemble_slices_spec spec = {.average = average,
-                           .classes = cop_model_outputs(v->model[0].job->model),
-                           .samples = v->part->count,
-                           .labels = v->part->labels,
-                           .count = v->request->count};
+                                     .classes = cop_model_outputs(v->model[0].job->model),
+                                     .samples = v->part->count,
+                                     .labels = v->part->labels,
+                                     .count = v->request->count};
     for (uint32_t i = 0; i < spec.count; i++) {
         spec.counts[i] = v->request->counts[i];
         COP_ASSERT(i == 0 || spec.counts[i] > spec.counts[i - 1]);

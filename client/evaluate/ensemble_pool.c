@@ -32,7 +32,8 @@ typedef struct pool_run {
 static cop_err start(pool_run *r, cop_error *error) {
     COP_ASSERT(!r->started && r->request.has_key);
     ProtobufCMessage *answer = NULL;
-    COP_TRY(cli_remote_call(&r->remote, &CLI_CALL(START_EVALUATION, start_evaluation, r->request), &answer, NULL, error));
+    COP_TRY(cli_remote_call(&r->remote, &CLI_CALL(START_EVALUATION, start_evaluation, r->request),
+                            &answer, NULL, error));
     cop_proto_free(answer);
     r->started = true;
     r->version = 0;
@@ -46,7 +47,8 @@ static cop_err watch(pool_run *r, ProtobufCMessage **answer, cop_error *error) {
     request.key = r->request.key;
     request.version = r->version;
     request.hold_ms = cli_remote_hold(&r->remote, COP_HOLD_MAX_MS);
-    return cli_remote_call(&r->remote, &CLI_CALL(WATCH_EVALUATION, watch_evaluation, request), answer, NULL, error);
+    return cli_remote_call(&r->remote, &CLI_CALL(WATCH_EVALUATION, watch_evaluation, request),
+                           answer, NULL, error);
 }
 
 static void show(pool_run *r, const Coppice__Api__WatchEvaluationAnswer *a) {
@@ -77,7 +79,8 @@ static cop_err check_workers(pool_run *r, const Coppice__Api__WatchEvaluationAns
 
 static cop_err state_error(pool_run *r, const Coppice__Api__WatchEvaluationAnswer *a,
                            cop_error *error) {
-    r->failed = a->state == COPPICE__API__STATE__FAILED || a->state == COPPICE__API__STATE__CANCELED;
+    r->failed =
+        a->state == COPPICE__API__STATE__FAILED || a->state == COPPICE__API__STATE__CANCELED;
     const char *why = a->error && *a->error ? a->error : "no reason was given";
     if (a->state == COPPICE__API__STATE__FAILED)
         return cop_fail(error, COP_ERR_INTERNAL, "the evaluation failed: %s", why);

@@ -207,8 +207,8 @@ static cop_err open_worker(worker *w, run *r, cop_error *error) {
     w->logits = cop_alloc_array(r->outputs * r->slice_samples, sizeof *w->logits);
     w->opinions = cop_alloc_array(r->slice_samples, sizeof *w->opinions);
     if (!w->logits || !w->opinions) return cop_no_memory(error);
-    COP_TRY(
-        cop_members_create(r->model, r->kernels, r->request->model->job->numerics, &w->members, error));
+    COP_TRY(cop_members_create(r->model, r->kernels, r->request->model->job->numerics, &w->members,
+                               error));
     return r->request->classes
                ? cop_ensemble_create(COP_AVERAGE_ARITHMETIC, outputs, slice, &w->ensemble, error)
                : cop_moments_create(outputs, sigmoid, slice, &w->moments, error);
@@ -256,7 +256,8 @@ static cop_err run_blocks(run *r, int64_t threads, cop_error *error) {
  * limits. Returns the number of threads to use. */
 static int64_t divide(run *r) {
     const uint32_t count = r->request->samples->part.count;
-    int64_t threads = r->options->workers ? r->options->workers : (int64_t)uv_available_parallelism();
+    int64_t threads =
+        r->options->workers ? r->options->workers : (int64_t)uv_available_parallelism();
     if (threads > THREADS_MAX) threads = THREADS_MAX;
     uint64_t slice = ((uint64_t)count + (uint64_t)threads - 1) / (uint64_t)threads;
     if (slice > COP_EVAL_SLICE) slice = COP_EVAL_SLICE;

@@ -115,7 +115,8 @@ static void name_sample(const cli_predictions *p, uint32_t sample, cli_caption *
     line->strong = true;
 }
 
-static void write_class_lines(const cli_predictions *p, const cli_prediction *r, cli_caption *lines) {
+static void write_class_lines(const cli_predictions *p, const cli_prediction *r,
+                              cli_caption *lines) {
     char name[24];
     COP_ASSERT(r->shown_count <= CLI_SHOWN);
     for (int i = 0; i < r->shown_count; i++) {
@@ -132,7 +133,8 @@ static void write_class_lines(const cli_predictions *p, const cli_prediction *r,
         snprintf(last->text, sizeof last->text, "H %.3f", r->entropy);
 }
 
-static void write_output_lines(const cli_predictions *p, const cli_prediction *r, cli_caption *lines) {
+static void write_output_lines(const cli_predictions *p, const cli_prediction *r,
+                               cli_caption *lines) {
     char name[24];
     snprintf(lines[1].text, sizeof lines[1].text, "spread %.4g", r->spread);
     if (r->class >= 0)

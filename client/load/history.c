@@ -159,7 +159,8 @@ static cop_err record_of_job(const cli_options *options, const char *job, cli_re
         snprintf(out->name, sizeof out->name, "%llu", (unsigned long long)s->job);
         snprintf(out->digest, sizeof out->digest, "%s", s->digest ? s->digest : "");
         snprintf(out->state, sizeof out->state, "%s", cli_state_name(s->state));
-        snprintf(out->evaluated_on, sizeof out->evaluated_on, "%s", s->evaluated_on ? s->evaluated_on : "");
+        snprintf(out->evaluated_on, sizeof out->evaluated_on, "%s",
+                 s->evaluated_on ? s->evaluated_on : "");
         out->step = s->step;
         out->seconds = s->seconds;
         if (s->has_train_loss) out->train_loss = s->train_loss;
@@ -184,7 +185,8 @@ static cop_err record_of_run(const cli_options *options, const char *folder, cli
         out->loss = last->loss;
         if (last->has_error) out->error = last->error;
         if (last->has_seconds) out->seconds = last->seconds;
-        snprintf(out->evaluated_on, sizeof out->evaluated_on, "%s", history.on_test ? "test" : "validation");
+        snprintf(out->evaluated_on, sizeof out->evaluated_on, "%s",
+                 history.on_test ? "test" : "validation");
     }
     coord_history_fini(&history);
     char *path = cop_path_join(folder, "job.yaml");

@@ -7,8 +7,8 @@
 #include "coordinator/coordinator.h"
 
 /* Loads epochs and evaluations into *out, which the caller frees with coord_history_fini. `source`
- * is a job of the coordinator or a run folder. `name` receives a name to print: "job 3 (digits)", or
- * the name of the folder. NOT_FOUND: there is no such job or run. */
+ * is a job of the coordinator or a run folder. `name` receives a name to print: "job 3 (digits)",
+ * or the name of the folder. NOT_FOUND: there is no such job or run. */
 cop_err cli_history_load(const cli_options *options, const char *source, coord_history *out,
                          char name[COP_NAME_MAX], cop_error *error);
 /* Loads the next page of single steps after step `after`: up to COORD_HISTORY_PAGE of them, fewer

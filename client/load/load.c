@@ -72,7 +72,7 @@ cop_err cli_evaluate(const cop_job *job, const cop_data *data, const float *flat
                      Coppice__Api__EvalResult *out, cop_error *error) {
     const cop_kernels *kernels;
     unsigned char digest[32];
-    evaluation v = {.job = job, .part = &data->test, .flat = flat};
+    cop_pass *pass;
     uint64_t began = cop_clock_ns();
     COP_TRY(cli_choose_kernels(&kernels, digest, error));
     if (!data->test.count)
@@ -94,7 +94,7 @@ cop_err cli_evaluate(const cop_job *job, const cop_data *data, const float *flat
         loss += slice.loss;
         correct += (uint64_t)slice.correct;
     }
-    cop_pass_destroy(v.pass);
+    cop_pass_destroy(pass);
     COP_ASSERT(correct <= data->test.count);
     out->has_loss = out->has_samples = out->has_seconds = 1;
     out->has_error = cop_model_has_classes(job->model);

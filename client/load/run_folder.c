@@ -20,18 +20,18 @@
 typedef enum folder_content { FOLDER_FREE, FOLDER_HAS_RUN, FOLDER_HAS_FOREIGN } folder_content;
 
 static const char *const run_files[] = {"checkpoints",
-                                      "metrics.sqlite",
-                                      "metrics.sqlite-wal",
-                                      "metrics.sqlite-shm",
-                                      "model.safetensors",
-                                      ORIGIN,
-                                      "job.yaml"};
+                                        "metrics.sqlite",
+                                        "metrics.sqlite-wal",
+                                        "metrics.sqlite-shm",
+                                        "model.safetensors",
+                                        ORIGIN,
+                                        "job.yaml"};
 #define RUN_FILES (sizeof run_files / sizeof *run_files)
 
 static bool has(const char *folder, const char *name) {
     char *path = cop_path_join(folder, name);
     bool exists = !path || cop_file_exists(path) ||
-                 cop_folder_exists(path); /* out of memory: assume that it exists */
+                  cop_folder_exists(path); /* out of memory: assume that it exists */
     cop_free(path);
     return exists;
 }
@@ -232,10 +232,11 @@ static cop_err check_owner(const char *path, const char *job, cop_error *error) 
     char *name = read_job_name(path);
     cop_err e = COP_OK;
     if (name && strcmp(name, job) != 0)
-        e = cop_fail(error, COP_ERR_INPUT,
-                     "%s contains a run of the job \"%s\", not of \"%s\": choose a folder with --out "
-                     "DIR",
-                     path, name, job);
+        e = cop_fail(
+            error, COP_ERR_INPUT,
+            "%s contains a run of the job \"%s\", not of \"%s\": choose a folder with --out "
+            "DIR",
+            path, name, job);
     cop_free(name);
     return e;
 }
@@ -388,8 +389,8 @@ cop_err cli_run_folder_open_data(const Coppice__Job *job, const char *path,
     }
     const bool by_option = folder && strncmp(origin, "data ", 5) == 0;
     char *job_file = folder && !by_option ? cop_path_join(folder, "job.yaml") : NULL;
-    cop_err e = cop_job_open_data(job, job_file ? job_file : path, by_option ? folder : options->data,
-                                  data, error);
+    cop_err e = cop_job_open_data(job, job_file ? job_file : path,
+                                  by_option ? folder : options->data, data, error);
     if (e && e != COP_ERR_NO_MEMORY && !options->data && (job->data->train || folder)) {
         const size_t length = strlen(error->text);
         snprintf(error->text + length, sizeof error->text - length,

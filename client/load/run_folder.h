@@ -13,16 +13,18 @@ typedef struct cli_run_folder {
 
 /* Chooses the folder, creates and locks it. --out names it; otherwise it is runs/NAME, or for a new
  * run the first free one of runs/NAME, runs/NAME-2 ... --resume uses the folder that it names, that
- * of --out, or the newest run of this job. INPUT: the folder contains a run, and neither --resume nor
- * --overwrite is given; or it contains files that no run has written. EXISTS: another run has locked
- * it. The caller frees *out with cli_run_folder_fini. */
+ * of --out, or the newest run of this job. INPUT: the folder contains a run, and neither --resume
+ * nor
+ * --overwrite is given; or it contains files that no run has written. EXISTS: another run has
+ * locked it. The caller frees *out with cli_run_folder_fini. */
 cop_err cli_run_folder_choose(const cli_options *options, const char *name, cli_run_folder *out,
                               cop_error *error);
-/* Checks that a new run can use the folder, which need not exist. INPUT: it contains a run, or a file
- * that a run would replace. */
+/* Checks that a new run can use the folder, which need not exist. INPUT: it contains a run, or a
+ * file that a run would replace. */
 cop_err cli_run_folder_check_free(const char *path, cop_error *error);
-/* Prepares the folder for `job`. With --resume, checks that it contains a run of this job; otherwise
- * removes the files of an older run (--overwrite). Then writes job.yaml and the place of the data. */
+/* Prepares the folder for `job`. With --resume, checks that it contains a run of this job;
+ * otherwise removes the files of an older run (--overwrite). Then writes job.yaml and the place of
+ * the data. */
 cop_err cli_run_folder_prepare(const cli_run_folder *folder, const cli_options *options,
                                const cop_job *job, cop_error *error);
 /* Unlocks the folder and frees the path. The files stay. */

@@ -56,7 +56,8 @@ static size_t on_data(char *bytes, size_t one, size_t count, void *argument) {
     transfer *t = argument;
     size_t size = one * count;
     COP_ASSERT(t->begin + t->done <= t->what->size);
-    if (t->begin + t->done + size > t->what->size) return 0; /* the answer is larger than the file */
+    if (t->begin + t->done + size > t->what->size)
+        return 0; /* the answer is larger than the file */
     if (fwrite(bytes, 1, size, t->file) != size) {
         t->failed = true;
         return 0;
@@ -114,7 +115,8 @@ static cop_err fetch(const download *to, const char *url, const get_file *file, 
     long status = 0;
     curl_easy_getinfo(curl, CURLINFO_RESPONSE_CODE, &status);
     curl_easy_cleanup(curl);
-    bool cannot_resume = code == CURLE_RANGE_ERROR || (code == CURLE_HTTP_RETURNED_ERROR && status == 416);
+    bool cannot_resume =
+        code == CURLE_RANGE_ERROR || (code == CURLE_HTTP_RETURNED_ERROR && status == 416);
     if (t.failed || !closed) return cop_fail(error, COP_ERR_NO_SPACE, "cannot write %s", part);
     if (code == CURLE_OK) return COP_OK;
     return cop_fail(error, cannot_resume ? COP_ERR_INPUT : COP_ERR_UNREACHABLE, "%s: %s", url,

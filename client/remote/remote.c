@@ -133,7 +133,8 @@ static cop_err find_by_name(cli_remote *remote, const char *name, uint64_t *out,
     Coppice__Api__ListJobsRequest request = COPPICE__API__LIST_JOBS_REQUEST__INIT;
     ProtobufCMessage *message = NULL;
     request.name = (char *)(uintptr_t)name;
-    COP_TRY(cli_remote_call(remote, &CLI_CALL(LIST_JOBS, list_jobs, request), &message, NULL, error));
+    COP_TRY(
+        cli_remote_call(remote, &CLI_CALL(LIST_JOBS, list_jobs, request), &message, NULL, error));
     const Coppice__Api__ListJobsAnswer *answer = (const Coppice__Api__ListJobsAnswer *)message;
     *out = 0;
     for (size_t i = 0; i < answer->n_jobs && !*out; i++)
@@ -157,7 +158,8 @@ cop_err cli_job_number(const cli_options *options, const char *text, uint64_t *o
     cli_remote_close(&remote);
     if (e)
         return cop_error_prefix(
-            error, "\"%s\" is neither a file nor a folder, and cannot be looked up as a job name", text);
+            error, "\"%s\" is neither a file nor a folder, and cannot be looked up as a job name",
+            text);
     if (!*out)
         return cop_fail(error, COP_ERR_NOT_FOUND,
                         "there is no job named \"%s\" (coppice jobs lists them)", text);
@@ -221,7 +223,8 @@ static cop_err watch_once(cli_remote *remote, uint64_t job, uint64_t *version,
     request.version = *version;
     request.hold_ms = cli_remote_hold(remote, WATCH_HOLD_MS);
     ProtobufCMessage *answer = NULL;
-    COP_TRY(cli_remote_call(remote, &CLI_CALL(WATCH_JOB, watch_job, request), &answer, NULL, error));
+    COP_TRY(
+        cli_remote_call(remote, &CLI_CALL(WATCH_JOB, watch_job, request), &answer, NULL, error));
     const Coppice__Api__WatchJobAnswer *watched = (const Coppice__Api__WatchJobAnswer *)answer;
     COP_ASSERT(watched != NULL);
     if (!watched->status) {
@@ -361,7 +364,9 @@ cop_err cli_print_status(const cli_options *options, const Coppice__Api__JobStat
         {"speed", speed},
         {"leases", options->verbose ? leases : NULL},
         {"audits", options->verbose || s->results_disputed ? audits : NULL},
-        {"digest", is_ended(s->state) ? s->digest : NULL}, /* before the end, the digest would be the last checkpoint's */
+        {"digest", is_ended(s->state)
+                       ? s->digest
+                       : NULL}, /* before the end, the digest would be the last checkpoint's */
         {"created", s->created},
         {"by", s->owner},
         {"finished", s->finished},

@@ -122,7 +122,7 @@ const char *cli_quote(cop_str *into, const char *text) {
 
 /* ---- tables ---- */
 
-#define CELL_MAX       2000 /* maximum bytes of a printed cell */
+#define CELL_MAX     2000 /* maximum bytes of a printed cell */
 #define FLEXIBLE_MIN 8    /* minimum width of a column marked 'f' */
 
 /* Counts the characters that a terminal shows. UTF-8 continuation bytes do not count. */
@@ -256,13 +256,14 @@ static void draw_bar(double fraction, const char *text) {
     snprintf(fitting, sizeof fitting, "%s", text);
     cop_replace_controls(fitting); /* the text may quote a coordinator */
     for (size_t i = 0; i < sizeof droppable / sizeof *droppable; i++)
-        if (display_width(fitting) > width - BAR_MARGIN - BAR_SMALL) drop_field(fitting, droppable[i]);
+        if (display_width(fitting) > width - BAR_MARGIN - BAR_SMALL)
+            drop_field(fitting, droppable[i]);
     int bar = width - BAR_MARGIN - display_width(fitting);
     bar = bar > BAR_MAX ? BAR_MAX : bar < BAR_MIN ? BAR_MIN : bar;
     int filled = (int)(fraction * bar + 0.5), text_width = width - bar - BAR_MARGIN;
     for (int i = 0; i < bar; i++) cop_text_add(line, sizeof line, "%s", i < filled ? "█" : "░");
-    fprintf(stderr, "\r%s %3d %% %.*s\033[K", line, (int)(fraction * 100), text_width > 0 ? text_width : 0,
-            fitting);
+    fprintf(stderr, "\r%s %3d %% %.*s\033[K", line, (int)(fraction * 100),
+            text_width > 0 ? text_width : 0, fitting);
     fflush(stderr);
 }
 

@@ -10,7 +10,7 @@
 #define COP_LEASE_SAMPLES_MAX  8192       /* samples in one lease */
 #define COP_EVAL_SLICE         1000       /* D10 */
 #define COP_LEASE_MEMBERS_MAX  64         /* members of an ensemble in one lease */
-#define COP_ENSEMBLE_BYTES_MAX    (1u << 30) /* sums of one ensemble evaluation */
+#define COP_ENSEMBLE_BYTES_MAX (1u << 30) /* sums of one ensemble evaluation */
 #define COP_CLASSES_MAX        65536
 #define COP_CLASS_NAME_MAX     200   /* bytes of the name of a class */
 #define COP_CLASS_NAMES_BYTES  32768 /* of all class names: they are part of a job's message */

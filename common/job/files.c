@@ -41,9 +41,9 @@ static cop_err check_pair(const Coppice__Job *m, const char *part, const Coppice
     snprintf(path, sizeof path, "data.%s", part);
     for (size_t i = 0; format->name[i] && i + 1 < sizeof upper; i++)
         upper[i] = (char)(format->name[i] - 'a' + 'A');
-    return cop_document_fail(
-        m, path, error, "data.%s.%s is missing: expected text (%s file of %s)", part,
-        files->images ? "labels" : "images", upper, files->images ? "labels" : "samples");
+    return cop_document_fail(m, path, error, "data.%s.%s is missing: expected text (%s file of %s)",
+                             part, files->images ? "labels" : "images", upper,
+                             files->images ? "labels" : "samples");
 }
 
 /* Checks that a part names the files that the format reads. */

@@ -95,7 +95,8 @@ static const cop_field_row rows[] = {
     {"DataFiles.labels", false, ANY, NULL,
      "file of labels, for idx and npy; with a path to an npz file, the name of the array [labels]"},
     {"DataFiles.path", false, ANY, NULL,
-     "the file or folder, for csv, npz and image-folder; the short form train: iris.csv also works"},
+     "the file or folder, for csv, npz and image-folder; the short form train: iris.csv also "
+     "works"},
     {"Layer.linear", false, ANY, NULL, "y = W x + b"},
     {"Layer.relu", false, ANY, NULL, "y = max(x, 0)"},
     {"Layer.dropout", false, ANY, NULL, "drops units with probability p"},

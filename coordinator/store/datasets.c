@@ -111,8 +111,8 @@ static cop_err read_pack(void *context, cop_data **out, cop_error *error) {
     if (strcmp(found, source->key) != 0) {
         cop_data_destroy(*out);
         *out = NULL;
-        return cop_fail(error, COP_ERR_CORRUPT, "%s was altered: its content has the digest %.16s...", path,
-                        found);
+        return cop_fail(error, COP_ERR_CORRUPT,
+                        "%s was altered: its content has the digest %.16s...", path, found);
     }
     snprintf((*out)->name, sizeof(*out)->name, "%s", source->name);
     return COP_OK;

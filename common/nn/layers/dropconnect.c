@@ -1,5 +1,5 @@
-/* dropconnect: a linear layer whose every weight is dropped with probability p, for each sample
- * anew (Wan, Zeiler, Zhang, LeCun, Fergus, "Regularization of neural networks using DropConnect",
+/* dropconnect: a linear layer that drops each weight with probability p, separately for each sample
+ * (Wan, Zeiler, Zhang, LeCun, Fergus, "Regularization of neural networks using DropConnect",
  * ICML 2013, sections 3 and 4).
  *
  *              train, mc                     eval, inference mean      eval, inference moments
@@ -8,14 +8,14 @@
  * inverted     y = (M * W) x / (1 - p) + b   y = W x + b               u ~ N(W x + b,
  *                                                                          p / (1 - p) W^2 x^2)
  *
- * (squares element by element). With `drop_bias` b is one more weight, of an input that is 1. For
- * `moments` the element-wise layer behind it is applied to each of `draws` normal u, and the mean
- * over them is the output of both: the next layer is absorbed.
+ * (W^2 and x^2 are element by element). With `drop_bias`, b is another weight, whose input is 1.
+ * With `moments`, the following element-wise layer is applied to each of `draws` samples of u, and
+ * the mean of the results is the output of both layers: the next layer is absorbed.
  *
- * Masks (D3): unit o * in + i is weight (o, i), unit out * in + o bias o; with scope `shard` the
- * samples of a shard share one. They are kept as bits from forward to backward: [out][mask][words],
- * then the biases' [mask][words]. Draw d of output o is noise unit o with d in place of the step.
- */
+ * Masks (D3): unit o * in + i is weight (o, i), and unit out * in + o is bias o. With scope
+ * `shard`, all samples of a shard share a mask. The keep bits are stored from forward to backward
+ * as [out][mask][words], then those of the biases as [mask][words]. Draw d of output o is noise
+ * unit o with d as the step. */
 #include <math.h>
 #include <stdio.h>
 #include <string.h>
@@ -27,12 +27,12 @@
 #include "common/nn/layers/kinds.h"
 #include "common/nn/masks.h"
 
-enum { SQUARES = 1 << 16 /* squared weights at once */ };
+enum { SQUARES = 1 << 16 /* squared weights per product */ };
 
 static cop_err check_next(const cop_layer *layer, cop_error *error) {
     if (layer->spec.inference == COP_INFERENCE_MEAN) return COP_OK;
     if (layer->spec.inference != COP_INFERENCE_MOMENTS)
-        return cop_fail(error, COP_ERR_INPUT, "inference is not known, expected moments or mean");
+        return cop_fail(error, COP_ERR_INPUT, "inference is unknown, expected moments or mean");
     if (layer->spec.draws < 1)
         return cop_fail(error, COP_ERR_INPUT, "draws is %d, expected at least 1",
                         (int)layer->spec.draws);
@@ -59,7 +59,7 @@ static cop_err dropconnect_shape(cop_layer *layer, cop_error *error) {
                         "max_norm is %g, expected a number above 0 (or none, for no limit)",
                         spec->max_norm);
     if (spec->init != COP_INIT_HE && spec->init != COP_INIT_GLOROT && spec->init != COP_INIT_TORCH)
-        return cop_fail(error, COP_ERR_INPUT, "init is not known, expected he, glorot or torch");
+        return cop_fail(error, COP_ERR_INPUT, "init is unknown, expected he, glorot or torch");
     COP_TRY(cop_masks_shape(layer, error));
     COP_TRY(check_next(layer, error));
     layer->out = (cop_shape){.rank = 1, .dims = {spec->units}};
@@ -85,10 +85,10 @@ static void dropconnect_init(const cop_layer *layer, uint64_t seed, const cop_pa
                              float *flat) {
     const int64_t in = layer->in.dims[0], units = layer->spec.units;
     const cop_init_stream weight = cop_init_stream_of(seed, layer, 0);
-    cop_init_weights(&weight, layer->spec.init, in, units, flat + parameters[0].offset, units * in);
+    cop_init_weights(&weight, in, units, flat + parameters[0].offset, units * in);
     if (!layer->spec.bias) return;
     const cop_init_stream bias = cop_init_stream_of(seed, layer, 1);
-    cop_init_bias(&bias, layer->spec.init, in, flat + parameters[1].offset, units);
+    cop_init_bias(&bias, in, flat + parameters[1].offset, units);
 }
 
 static bool drops_bias(const cop_layer *layer) {
@@ -109,14 +109,14 @@ static int64_t unit_count(const cop_layer *layer) {
            (drops_bias(layer) ? layer->spec.units : 0);
 }
 
-/* The scratch memory, as training and evaluation use it. */
+/* The scratch memory. Training and evaluation use the same bytes differently. */
 typedef struct workspace {
     int32_t *masks;                              /* [ld] */
-    uint32_t *stream;                            /* keep bits of one sample */
+    uint32_t *stream;                            /* one sample's keep bits, as drawn */
     float *x, *dx;                               /* (columns, words * 16) */
     float *dz;                                   /* (out, ld) */
     float *mean, *deviation, *noise, *x_squares; /* (out, ld), but x_squares (in, ld) */
-    float *w_squares, *b_squares;                /* of some rows */
+    float *w_squares, *b_squares;                /* of square_rows rows */
     size_t bytes;
 } workspace;
 
@@ -162,8 +162,7 @@ static const float *weights_of(const cop_layer *layer, const cop_layer_context *
     return c->weights + c->parameters[layer->parameter_first + index].offset;
 }
 
-/* Gives each column the number of its mask: neighbours of one shard share one with scope `shard`.
- */
+/* Sets the number of each column's mask. Columns of one shard share a mask with scope `shard`. */
 static void number_masks(const cop_layer *layer, const cop_layer_context *c, int32_t *masks) {
     const uint32_t *samples = cop_masks_samples(layer, c);
     int32_t number = -1;
@@ -175,7 +174,7 @@ static void number_masks(const cop_layer *layer, const cop_layer_context *c, int
     }
 }
 
-/* The biases' keep bits of mask n. */
+/* The keep bits of the biases in mask n; NULL: biases are not dropped. */
 static uint16_t *bias_bits(const cop_layer *layer, const cop_layer_context *c, int n) {
     if (!drops_bias(layer)) return NULL;
     const int64_t weights = (int64_t)c->ld * layer->spec.units * words_of(layer->in.dims[0]);
@@ -223,8 +222,8 @@ static bool is_kept(const uint16_t *bits, int unit) {
     return bits[unit / 16] >> (unit % 16) & 1;
 }
 
-/* y = scale (y + m b) with drop_bias, else scale y + b; `w` NULL: every bias is kept. Padding
- * columns +0. */
+/* Scales and adds the bias: y = scale (y + m b) with drop_bias, else scale y + b. `w` NULL: every
+ * bias is kept. Sets the padding columns to +0. */
 static void finish(const cop_layer *layer, const cop_layer_context *c, const workspace *w,
                    float scale, float *y) {
     const float *bias = weights_of(layer, c, 1);
@@ -259,7 +258,8 @@ static void forward_mean(const cop_layer *layer, const cop_layer_context *c, con
     finish(layer, c, NULL, classic ? (float)(1.0 - layer->spec.p) : 1.0f, y);
 }
 
-/* Deviations of the pre-activations: sqrt(factor (W^2 x^2 + b^2)), b^2 with drop_bias alone. */
+/* Computes the deviations of the pre-activations: sqrt(factor (W^2 x^2 + b^2)), where b^2 is
+ * present only with drop_bias. */
 static void find_deviation(const cop_layer *layer, const cop_layer_context *c, const workspace *w,
                            const float *x) {
     const int in = layer->in.dims[0], units = layer->spec.units, step = square_rows(layer);
@@ -350,7 +350,7 @@ static void dropconnect_forward(const cop_layer *layer, const cop_layer_context 
     finish(layer, c, &w, cop_masks_scale(layer), y);
 }
 
-/* db: sums of dy, or of the masked, scaled dy with drop_bias (which overwrites dz). */
+/* db: sums of dy; with drop_bias, sums of the masked and scaled dy (overwrites w->dz). */
 static void bias_gradient(const cop_layer *layer, const cop_layer_context *c, const workspace *w,
                           const float *dy) {
     const float *sums = dy;
@@ -368,29 +368,29 @@ static void bias_gradient(const cop_layer *layer, const cop_layer_context *c, co
                          c->gradients + c->parameters[layer->parameter_first + 1].offset);
 }
 
-static void dropconnect_backward(const cop_layer *layer, const cop_layer_context *c, const float *x,
-                                 const float *y, const float *dy, float *dx) {
-    (void)y;
+static void dropconnect_backward(const cop_layer *layer, const cop_layer_context *c,
+                                 const cop_layer_tensors *t) {
+    COP_ASSERT(c->gradients && t->x && t->dy);
     const workspace w = workspace_in(layer, c);
     number_masks(layer, c, w.masks);
     cop_dropconnect product = product_of(layer, c, &w);
     const cop_transpose shape = {product.in, c->ld, c->columns, product.words * 16};
-    c->kernels->transpose_pad(&shape, x, w.x);
-    c->kernels->scale(dy, cop_masks_scale(layer), w.dz, (size_t)product.out * (size_t)c->ld);
+    c->kernels->transpose_pad(&shape, t->x, w.x);
+    c->kernels->scale(t->dy, cop_masks_scale(layer), w.dz, (size_t)product.out * (size_t)c->ld);
     product.dy = w.dz;
     product.segments = c->segments;
     product.segment_count = c->segment_count;
     product.dw = c->gradients + c->parameters[layer->parameter_first].offset;
     c->kernels->dropconnect_backward_weights(&product);
-    if (dx) {
+    if (t->dx) {
         product.dx = w.dx;
         c->kernels->dropconnect_backward_input(&product);
-        c->kernels->transpose_back(&shape, w.dx, dx);
+        c->kernels->transpose_back(&shape, w.dx, t->dx);
     }
-    if (layer->spec.bias) bias_gradient(layer, c, &w, dy);
+    if (layer->spec.bias) bias_gradient(layer, c, &w, t->dy);
 }
 
-/* Of each weight, then with drop_bias of each bias. */
+/* The factors of all weights, then, with drop_bias, of all biases. */
 static void dropconnect_factors(const cop_layer *layer, const cop_layer_context *c, float *out) {
     const workspace w = workspace_in(layer, c);
     const int in = layer->in.dims[0], words = words_of(in), units = layer->spec.units;
@@ -413,7 +413,7 @@ static double dropconnect_flop(const cop_layer *layer) {
     return 2 * units * layer->in.dims[0] + (layer->spec.bias ? units : 0);
 }
 
-/* As its mean: a mask for each sample and weight would make the graph a list of networks. */
+/* Exports the mean: a graph has no masks per sample and weight. */
 static cop_value dropconnect_graph(const cop_layer *layer, cop_graph *g, cop_value x) {
     const bool classic = layer->spec.variant == COP_VARIANT_CLASSIC;
     const double keep = classic ? 1.0 - layer->spec.p : 1.0;

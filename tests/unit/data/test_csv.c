@@ -139,8 +139,9 @@ static void test_labels_may_be_class_names(void **state) {
     refuse("a,b\n1,x\n2,x\n", NULL, "all labels are \"x\": expected at least two classes");
     cop_data_input input = input_of("a,b\n1,x\n2,y\n", NULL);
     input.test.path = file_put_text("b.csv", "a,b\n1,y\n2,z\n");
-    data_refuse("csv", &input, COP_ERR_INPUT,
-                "b.csv:3: column \"b\" is \"z\": expected a label that occurs in the training part");
+    data_refuse(
+        "csv", &input, COP_ERR_INPUT,
+        "b.csv:3: column \"b\" is \"z\": expected a label that occurs in the training part");
     data_survives_failed_allocations(
         "csv", &(cop_data_input){.name = "c", .train.path = input.train.path});
 }

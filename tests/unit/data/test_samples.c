@@ -256,8 +256,9 @@ static void test_unsuitable_csv_lines_are_refused_by_name(void **state) {
     refuse_text(&flat, "1,2,3,0.5\n", "x:1: column 4 is \"0.5\": expected a label from 0 to 3");
     refuse_text(&flat, "a,b,c\n", "x is an empty data set");
     refuse_text(&flat, "", "x is empty");
-    refuse_text(&named, "a,b,kind\n1,2,3\n",
-                "x:1: apart from the label, column \"kind\", there are 2 columns: the model takes 3");
+    refuse_text(
+        &named, "a,b,kind\n1,2,3\n",
+        "x:1: apart from the label, column \"kind\", there are 2 columns: the model takes 3");
     refuse_text(&named, "a,b,c,kin\n1,2,3,1\n",
                 "x:1: no column is named \"kind\": did you mean \"kin\"?");
     refuse_text(&named, "1,2,3,1\n",
