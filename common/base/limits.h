@@ -2,39 +2,37 @@
 #ifndef COP_BASE_LIMITS_H
 #define COP_BASE_LIMITS_H
 
-#define COP_LAYERS_MAX         256
-#define COP_PARAMETERS_MAX     (1u << 29) /* floats in one model */
-#define COP_UNITS_MAX          (1u << 20) /* features of one layer's output */
-#define COP_BATCH_MAX          65536
-#define COP_SHARDS_MAX         1024
-#define COP_LEASE_SAMPLES_MAX  8192       /* samples in one lease */
-#define COP_EVAL_SLICE         1000       /* D10 */
-#define COP_LEASE_MEMBERS_MAX  64         /* members of an ensemble in one lease */
-#define COP_ENSEMBLE_BYTES_MAX (1u << 30) /* sums of one ensemble evaluation */
-#define COP_CLASSES_MAX        65536
-#define COP_CLASS_NAME_MAX     200   /* bytes of the name of a class */
-#define COP_CLASS_NAMES_BYTES  32768 /* of all class names: they are part of a job's message */
-#define COP_STATISTICS_MAX     16384 /* pairs of mean and deviation of normalize: standard */
-#define COP_SAMPLES_MAX        0x7fffffffu
-#define COP_INPUT_FILE_MAX     (8ull << 30) /* bytes of a file of samples for predict */
-#define COP_INPUT_STREAM_MAX   (1ull << 30) /* of samples on standard input */
-#define COP_JOB_FILE_MAX       (1u << 20)   /* bytes */
-#define COP_JOB_YAML_DEPTH_MAX 16
-#define COP_NAME_MAX           128
-#define COP_FRAME_HEADER_SIZE  64
-#define COP_FRAME_PROTO_MAX    (64u << 10) /* protobuf header of a frame */
-#define COP_FRAME_UNPACK_MAX   (4u << 20)  /* memory for unpacking one header */
-#define COP_FRAME_BODY_MAX     (2ull << 30)
-#define COP_FRAME_SIZE_MAX     (COP_FRAME_HEADER_SIZE + COP_FRAME_PROTO_MAX + 64 + COP_FRAME_BODY_MAX)
-#define COP_CHUNK_SIZE         (4u << 20) /* data upload */
-#define COP_WORKERS_MAX        1024       /* connected to one coordinator */
-#define COP_POOL_MAX           16384      /* in the pool of one core */
-#define COP_WORKER_THREADS_MAX 256
-#define COP_WATCHES_MAX        512 /* requests that a coordinator holds until there is news */
-#define COP_CALLS_MAX          256 /* calls that need the thread pool, until their answers have left */
-#define COP_LARGE_CALLS_MAX                                                                        \
-    32 /* of these, calls that hold a model, a set or a history in memory                          \
-        */
+#define COP_LAYERS_MAX          256
+#define COP_PARAMETERS_MAX      (1u << 29) /* floats in one model */
+#define COP_UNITS_MAX           (1u << 20) /* features of one layer's output */
+#define COP_BATCH_MAX           65536
+#define COP_SHARDS_MAX          1024
+#define COP_LEASE_SAMPLES_MAX   8192       /* samples in one lease */
+#define COP_EVAL_SLICE          1000       /* D10 */
+#define COP_LEASE_MEMBERS_MAX   64         /* members of an ensemble in one lease */
+#define COP_ENSEMBLE_BYTES_MAX  (1u << 30) /* sums of one ensemble evaluation */
+#define COP_CLASSES_MAX         65536
+#define COP_CLASS_NAME_MAX      200   /* bytes of the name of a class */
+#define COP_CLASS_NAMES_BYTES   32768 /* of all class names: they are part of a job's message */
+#define COP_STATISTICS_MAX      16384 /* pairs of mean and deviation of normalize: standard */
+#define COP_SAMPLES_MAX         0x7fffffffu
+#define COP_INPUT_FILE_MAX      (8ull << 30) /* bytes of a file of samples for predict */
+#define COP_INPUT_STREAM_MAX    (1ull << 30) /* of samples on standard input */
+#define COP_JOB_FILE_MAX        (1u << 20)   /* bytes */
+#define COP_JOB_YAML_DEPTH_MAX  16
+#define COP_NAME_MAX            128
+#define COP_FRAME_HEADER_SIZE   64
+#define COP_FRAME_PROTO_MAX     (64u << 10) /* protobuf header of a frame */
+#define COP_FRAME_UNPACK_MAX    (4u << 20)  /* memory for unpacking one header */
+#define COP_FRAME_BODY_MAX      (2ull << 30)
+#define COP_FRAME_SIZE_MAX      (COP_FRAME_HEADER_SIZE + COP_FRAME_PROTO_MAX + 64 + COP_FRAME_BODY_MAX)
+#define COP_CHUNK_SIZE          (4u << 20) /* data upload */
+#define COP_WORKERS_MAX         1024       /* connected to one coordinator */
+#define COP_POOL_MAX            16384      /* in the pool of one core */
+#define COP_WORKER_THREADS_MAX  256
+#define COP_WATCHES_MAX         512 /* requests that a coordinator holds until there is news */
+#define COP_CALLS_MAX           256 /* calls that need the thread pool, until their answers have left */
+#define COP_LARGE_CALLS_MAX     32   /* of these, calls that hold a model, a set or a history */
 #define COP_EVALUATIONS_MAX     4    /* running evaluations of finished jobs */
 #define COP_EVALUATION_PLACES   16   /* running ones, and ended ones until their clients know */
 #define COP_CONNECTIONS_MAX     4096 /* of one coordinator */
