@@ -373,8 +373,8 @@ static cop_err name_classes(cop_data *data, const coord_commit *c, cop_error *er
     if (c->class_count != (size_t)data->classes ||
         !cop_class_names_ok(c->class_names, c->class_count))
         return cop_fail(error, COP_ERR_INPUT,
-                        "%zu names of classes: expected %d names in UTF-8 without control "
-                        "characters, each of at most %d bytes and all of at most %d",
+                        "%zu class names: expected %d, in UTF-8 without control "
+                        "characters, at most %d bytes each and %d bytes in total",
                         c->class_count, data->classes, COP_CLASS_NAME_MAX, COP_CLASS_NAMES_BYTES);
     return cop_data_name_classes(data, c->class_names, c->class_count, error);
 }
