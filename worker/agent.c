@@ -7,7 +7,9 @@
 
 #define BACKOFF_MIN_MS 50
 #define BACKOFF_MAX_MS 2000
-#define FAILURES_MAX   3 /* consecutive failures after which a worker without retry_forever ends */
+/* A worker without retry_forever that has joined once ends after this many failures in
+ * succession. */
+#define FAILURES_MAX 3
 
 void worker_agent_init(worker_agent *agent, bool retry_forever, uint32_t join_timeout_ms,
                        uint64_t salt, uint64_t now_ns) {
@@ -22,8 +24,9 @@ void worker_agent_drain(worker_agent *agent) {
     agent->draining = true;
 }
 
-/* The wait after a failed call: doubles from 50 ms to 2 s, minus a random part of up to a quarter,
- * so that a thousand workers do not return at the same moment. */
+/* The wait after a failed call. It doubles with each failure from 50 ms up to 2 s. A random part
+ * of up to a quarter is subtracted, so that a thousand workers do not call again at the same
+ * moment. */
 static uint32_t backoff_ms(const worker_agent *agent) {
     uint32_t shift = agent->failures < 7 ? agent->failures : 7;
     uint32_t full = BACKOFF_MIN_MS << (shift ? shift - 1 : 0);
@@ -38,7 +41,7 @@ static worker_action end(worker_agent *agent, cop_err error) {
     return (worker_action){.type = WORKER_ACTION_END, .error = error};
 }
 
-/* A refusal that another attempt cannot change. */
+/* True: the coordinator refuses this worker, and another HELLO would be refused too. */
 static bool is_refusal(cop_err error) {
     return error == COP_ERR_VERSION || error == COP_ERR_DENIED || error == COP_ERR_INPUT;
 }
@@ -62,7 +65,8 @@ static worker_action pull(const worker_agent *agent) {
     return (worker_action){.type = WORKER_ACTION_PULL, .goodbye = agent->draining};
 }
 
-/* Waits as long as the coordinator asked, but never longer than it may hold a request. */
+/* Waits as long as the coordinator asked, but at most COP_HOLD_MAX_MS, the longest time for which a
+ * coordinator may hold a request. */
 static worker_action wait_as_asked(uint32_t ms) {
     return (worker_action){.type = WORKER_ACTION_WAIT,
                            .wait_ms = ms < COP_HOLD_MAX_MS ? ms : COP_HOLD_MAX_MS};
@@ -93,7 +97,8 @@ worker_action worker_agent_step(worker_agent *agent, const worker_event *event, 
         COP_ASSERT(agent->state == WORKER_JOINED);
         agent->failures = 0;
         if (COP_INJECT_BUG(NO_HELLO, event->unknown, false)) {
-            /* The coordinator restarted or removed this worker, so it cannot use the result. */
+            /* The coordinator has restarted or has removed this worker, so it cannot use the
+             * result. */
             agent->state = WORKER_NOT_JOINED;
             if (agent->draining) return end(agent, COP_OK);
             return (worker_action){.type = WORKER_ACTION_HELLO, .drop_result = true};
@@ -101,7 +106,7 @@ worker_action worker_agent_step(worker_agent *agent, const worker_event *event, 
         if (agent->draining && event->drain) return end(agent, COP_OK);
         if (event->drain) {
             agent->draining = true;
-            return pull(agent); /* goodbye */
+            return pull(agent); /* with goodbye, because the agent drains now */
         }
         if (event->retry_ms) return wait_as_asked(event->retry_ms);
         return pull(agent);

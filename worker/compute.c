@@ -1,9 +1,11 @@
 /* Computes leases on several threads. See compute.h. Each lease is cut into pieces that run in
- * parallel, and the bits of the result do not depend on the number of threads: a TRAIN lease is an
- * aligned block of shards, cut into smaller aligned blocks whose sums are combined by the tree of
- * D5. An EVALUATE lease is cut into sub-slices of fixed size whose sums are added in order. An
- * ENSEMBLE lease is cut into members, and these into ranges of samples if there are more threads
- * than members; each output depends only on its member and sample. */
+ * parallel. The bits of the result do not depend on the number of threads:
+ * - A TRAIN lease is an aligned block of shards. It is cut into smaller aligned blocks, whose
+ *   gradients are added up in the order of the summation tree (D5).
+ * - An EVALUATE lease is cut into parts of a fixed number of samples, whose sums are added in
+ *   order.
+ * - An ENSEMBLE lease is cut into its members. If there are more threads than members, each member
+ *   is cut into ranges of samples. Each output depends only on its member and its sample. */
 #include "worker/compute.h"
 
 #include <stddef.h>
@@ -21,38 +23,46 @@
 #include "common/ensemble/members.h"
 
 #define JOBS_KEPT   2
-#define COLUMNS_MAX 1024 /* maximum samples per pass; larger blocks are cut */
+#define COLUMNS_MAX 1024 /* maximum samples per training pass, unless one shard has more */
 #define PIECES_MAX  COP_SHARDS_MAX
 
 /* A job that recent leases used. */
 typedef struct kept_job {
-    uint64_t id, version,
-        used; /* version: of the weights, plus 1; 0: no weights. used: time of the last use */
+    uint64_t id;
+    uint64_t version; /* version of the weights plus 1; 0: no weights */
+    uint64_t used;    /* worker_compute.clock at the last use */
     uint64_t spec_hash;
-    cop_job *job;
+    cop_job *job; /* NULL: this slot is empty */
     cop_buffer *weights;
-    cop_pass **train, **evaluate; /* one per thread; created at first use */
+    /* [threads]; each element is created when a lease first needs it */
+    cop_pass **train;
+    cop_pass **evaluate;
     cop_members **members;
-    int train_columns;
+    int train_columns; /* maximum samples of a training pass */
     cop_buffer_pool *gradients;
 } kept_job;
 
-/* A part of a lease that one thread computes: rows [row, row + rows) of the lease's samples, which
- * are shards [first, first + count) of the step; for an ensemble, on member `first` of the lease.
- */
+/* The part of a lease that one thread computes: rows [row, row + rows) of the lease's samples.
+ * - Training: these rows are the shards [first, first + count) of the step.
+ * - Evaluation: `first` and `count` are unused.
+ * - Ensemble: the rows are run through member `first` of the lease (from 0); `count` is unused. */
 typedef struct piece {
-    int first, count, row, rows;
-    cop_buffer *gradient;
-    cop_pass_result result;
+    int first;
+    int count;
+    int row;
+    int rows;
+    cop_buffer *gradient;   /* training only; NULL before the piece is computed */
+    cop_pass_result result; /* training and evaluation only */
 } piece;
 
 struct worker_compute {
     const cop_kernels *kernels;
     int threads;
     kept_job jobs[JOBS_KEPT];
-    uint64_t clock, newest;
-    /* the current lease */
-    kept_job *job;
+    uint64_t clock;  /* number of leases so far, as a time for kept_job.used */
+    uint64_t newest; /* id of the job of the newest lease; 0: none */
+    /* The fields below belong to the current lease. */
+    kept_job *job; /* NULL: no lease is running */
     const cop_message *lease;
     int32_t *shard_sizes;
     piece *pieces;
@@ -62,8 +72,9 @@ struct worker_compute {
     const float **tree_inputs;
     float *tree_out;
     double *losses;
-    float *logits;         /* [members][classes][samples] of an ensemble lease */
-    cop_thread_pool *pool; /* the other threads; NULL: there are none */
+    float *logits; /* [members][outputs][samples] of an ensemble lease */
+    /* The fields below run items in parallel. */
+    cop_thread_pool *pool; /* the other compute threads; NULL: there are none */
     cop_task work;
     void (*item)(worker_compute *compute, int thread, int item);
 };
@@ -73,7 +84,8 @@ static void run_item(cop_task *task, int thread, int item) {
     c->item(c, thread, item);
 }
 
-/* Runs item(c, thread, i) for i = 0 .. items - 1. The caller's thread is number 0. */
+/* Runs item(c, thread, i) for each i from 0 to items - 1, on all compute threads. The caller's
+ * thread has the number 0. */
 static void run_all(worker_compute *c, int items, void (*item)(worker_compute *, int, int)) {
     COP_ASSERT(items >= 1);
     c->item = item;
@@ -152,8 +164,8 @@ static int shard_columns(const cop_job *job) {
     return (int)((job->batch + job->shards - 1) / job->shards);
 }
 
-/* The maximum number of samples of a training pass: a thread's share of all shards if it fits into
- * COLUMNS_MAX, at least one shard. */
+/* The maximum number of samples of a training pass: a thread's share of all shards, or as many
+ * shards as fit into COLUMNS_MAX samples if that is less, but at least one shard. */
 static int train_columns(const cop_job *job, int threads) {
     int shard = shard_columns(job), share = ((int)job->shards + threads - 1) / threads;
     int fit = COLUMNS_MAX / shard;
@@ -161,7 +173,7 @@ static int train_columns(const cop_job *job, int threads) {
     return shard * (fit < 1 ? 1 : fit);
 }
 
-/* Creates a job from its spec in the empty slot `k`. */
+/* Creates a job from its spec in the empty slot *k. On failure the slot stays empty. */
 static cop_err make_job(worker_compute *c, kept_job *k, const cop_buffer *spec, cop_error *error) {
     COP_ASSERT(!k->job && !k->weights && !k->train);
     COP_TRY(cop_job_from_bytes(spec->data, spec->size, &k->job, error));
@@ -176,7 +188,7 @@ static cop_err make_job(worker_compute *c, kept_job *k, const cop_buffer *spec, 
     return cop_fail(error, COP_ERR_NO_MEMORY, "out of memory for the job");
 }
 
-/* The slot of the job with this id, else the least recently used slot. */
+/* The slot of the job with this id. If no slot has it, the least recently used slot. */
 static kept_job *choose_job(worker_compute *c, uint64_t id) {
     kept_job *oldest = &c->jobs[0];
     for (int i = 0; i < JOBS_KEPT; i++) {
@@ -186,8 +198,8 @@ static kept_job *choose_job(worker_compute *c, uint64_t id) {
     return oldest;
 }
 
-/* Finds the job of a lease, or creates it from the lease's spec. A spec that equals the known one
- * has no effect. */
+/* Finds the job of a lease, or creates it from the lease's spec. If the lease has a spec that
+ * differs from the spec of the known job, the new job replaces the known one. */
 static cop_err find_job(worker_compute *c, const cop_message *lease, kept_job **out,
                         cop_error *error) {
     const cop_buffer *spec = lease->part[COP_PART_JOB];
@@ -207,8 +219,8 @@ static cop_err find_job(worker_compute *c, const cop_message *lease, kept_job **
     return COP_OK;
 }
 
-/* Keeps the weights that the lease contains. Without any, checks that the kept weights have the
- * lease's version. */
+/* Keeps the weights that the lease contains. If it contains none, checks that the kept weights have
+ * the lease's version. */
 static cop_err take_weights(kept_job *k, cop_message *lease, cop_error *error) {
     if (lease->part[COP_PART_WEIGHTS]) {
         size_t expected = (size_t)cop_model_floats(k->job->model) * sizeof(float);
@@ -238,12 +250,12 @@ static cop_err make_passes(worker_compute *c, kept_job *k, bool train, cop_error
 
 /* ---- TRAIN ---- */
 
-/* Cuts shards [first, first + count) into aligned blocks of at most `limit` shards, as c->pieces.
- */
+/* Cuts the shards [first, first + count) into aligned blocks of at most `limit` shards, and makes
+ * c->pieces of them. */
 static void cut_block(worker_compute *c, int first, int count, int limit) {
     int size = 1;
     while (size * 2 <= limit) size *= 2;
-    if (count <= limit) size = count; /* one piece: the whole block is a node */
+    if (count <= limit) size = count; /* one piece: the whole block is a node of the tree */
     c->piece_count = 0;
     int row = 0;
     for (int at = first; at < first + count;) {
@@ -263,7 +275,7 @@ static void plan_pieces(worker_compute *c, const kept_job *k, const cop_lease *l
     cut_block(c, (int)l->first, (int)l->count, share < fit ? share : fit);
 }
 
-/* The block that a piece covers. */
+/* The samples of a piece, with the job and weights of the lease. */
 static cop_block piece_block(const worker_compute *c, const piece *p) {
     return (cop_block){.job = c->job->job,
                        .weights = c->job->weights->data,
@@ -295,10 +307,11 @@ static void sum_item(worker_compute *c, int thread, int item) {
     c->kernels->tree_sum(inputs, &c->tree, c->tree_out + begin, count);
 }
 
-/* Builds the tree over the pieces and combines their losses. All pieces have the same power of two
- * of shards (the last may be shorter), starting at the first shard of a node. So this is the tree
- * of D5 below that node, cut at the height of the pieces. Returns the number of pieces with
- * samples. */
+/* Builds the summation tree over the pieces and adds up their losses in its order. The lease is a
+ * node of the tree of D5. All its pieces have the same number of shards, a power of two, except
+ * that the last piece may be shorter. So the pieces are nodes below the node of the lease, and the
+ * tree built here is the upper part of the tree of D5 below that node. Returns the number of pieces
+ * that have samples. */
 static int build_tree(worker_compute *c, cop_result *result) {
     bool exists[PIECES_MAX];
     int present = 0;
@@ -314,8 +327,8 @@ static int build_tree(worker_compute *c, cop_result *result) {
     return present;
 }
 
-/* Returns the gradient of the block, from the sums of its pieces. Pieces without samples come last.
- * NULL: out of memory. */
+/* Adds up the gradients of the pieces. Returns the gradient of the lease, of which the caller owns
+ * one reference. Pieces without samples are the last ones. NULL: out of memory. */
 static cop_buffer *sum_pieces(worker_compute *c, cop_result *result) {
     int present = build_tree(c, result);
     COP_ASSERT(present >= 1 && c->pieces[0].gradient);
@@ -330,7 +343,8 @@ static cop_buffer *sum_pieces(worker_compute *c, cop_result *result) {
     return sum;
 }
 
-/* Checks the samples of a lease against its job. The pass only asserts these conditions. */
+/* Checks the samples of a lease against its job. Without this check, wrong samples would fail an
+ * assertion in the pass. */
 static cop_err check_samples(const kept_job *k, const cop_message *lease, uint32_t rows,
                              cop_error *error) {
     if (!lease->part[COP_PART_SAMPLES] || !lease->part[COP_PART_LABELS] ||
@@ -376,7 +390,7 @@ static cop_err train(worker_compute *c, const cop_message *lease, cop_result *re
     COP_TRY(check_samples(k, lease, rows, error));
     COP_TRY(make_passes(c, k, true, error));
     plan_pieces(c, k, l);
-    int work = 0; /* number of pieces with samples; shards without samples come last */
+    int work = 0; /* number of pieces with samples; pieces without samples are the last ones */
     for (; work < c->piece_count && c->pieces[work].rows; work++) {
         c->pieces[work].gradient = cop_buffer_pool_take(k->gradients);
         if (c->pieces[work].gradient) continue;
@@ -442,7 +456,8 @@ static void member_piece(worker_compute *c, int thread, int item) {
                     l->count);
 }
 
-/* Cuts each member into enough ranges of samples to keep all threads busy. */
+/* Cuts each member into ranges of samples, so that there is at least one piece per thread if the
+ * lease has enough samples. */
 static void cut_members(worker_compute *c, const cop_lease *l) {
     const int members = (int)l->members, count = (int)l->count;
     const int parts = (c->threads + members - 1) / members;
@@ -493,7 +508,7 @@ static cop_err ensemble(worker_compute *c, const cop_message *lease, cop_result 
 
 /* ---- any lease ---- */
 
-/* Computes c->lease, a lease of c->job. */
+/* Computes c->lease, which belongs to c->job, by the function for its kind. */
 static cop_err run_kind(worker_compute *c, cop_result *result, cop_buffer **tensor,
                         cop_error *error) {
     const cop_message *lease = c->lease;

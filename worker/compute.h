@@ -1,5 +1,6 @@
-/* Computes leases on `threads` compute threads. It keeps the models, passes and buffers of the last
- * jobs, so that a step allocates nothing once they exist. All calls come from one thread. */
+/* Computes leases on several compute threads. It keeps the models, passes and buffers of the last
+ * two jobs, so that a training lease allocates nothing once they exist. All calls come from one
+ * thread, which is itself one of the compute threads. */
 #ifndef COP_WORKER_COMPUTE_H
 #define COP_WORKER_COMPUTE_H
 
@@ -8,24 +9,27 @@
 
 typedef struct worker_compute worker_compute;
 
-/* Starts the compute threads. NO_MEMORY: nothing was created. Borrows `kernels` until
- * worker_compute_destroy. */
+/* Starts threads - 1 compute threads: the thread that calls worker_compute_run is the last one.
+ * Borrows `kernels` until worker_compute_destroy. NO_MEMORY: nothing was created. */
 cop_err worker_compute_create(int threads, const cop_kernels *kernels, worker_compute **out,
                               cop_error *error);
 /* Stops the threads and frees everything. No lease may be running. NULL is fine. */
 void worker_compute_destroy(worker_compute *compute);
 /* Computes a lease and blocks until it is done. Keeps a reference to the message's weights, and the
- * job of its spec, for later leases that come without them. Fills *result; result->failure is set
- * if the lease is invalid or memory runs out. *tensor gets one reference: the gradient of a TRAIN
- * lease, f32 in the layout of the weights, or the logits of an ENSEMBLE lease, f32
- * [members][outputs][samples]; NULL for evaluations and failures. */
+ * job made from its spec, for later leases that come without them. Fills *result; result->failure
+ * has a text if the lease is invalid or memory has run out. The caller owns one reference to
+ * *tensor, which depends on the kind of lease:
+ * - TRAIN: the gradient, f32 in the layout of the weights
+ * - ENSEMBLE: the logits, f32 [members][outputs][samples]
+ * - EVALUATE, and every lease that failed: NULL */
 void worker_compute_run(worker_compute *compute, cop_message *lease, cop_result *result,
                         cop_buffer **tensor);
-/* The job of the newest lease (0: none) and the version of its weights plus 1 (0: none), for the
- * next PULL: the coordinator then leaves out what this worker has. */
+/* What the next PULL reports, so that the coordinator does not send it again: *job is the job of
+ * the newest lease (0: none), *version the version of its weights plus 1 (0: none). Leases that
+ * failed for lack of their job or weights do not count. */
 void worker_compute_have(const worker_compute *compute, uint64_t *job, uint64_t *version);
-/* Forgets all weights and jobs: a restarted coordinator may reuse their numbers. No lease may be
- * running. */
+/* Drops all weights and jobs, because a restarted coordinator may give their numbers to other jobs
+ * and weights. No lease may be running. */
 void worker_compute_forget(worker_compute *compute);
 
 #endif

@@ -15,9 +15,9 @@
 #include "worker/worker.h"
 
 #define HEARTBEAT_MIN_MS 20
-#define CALL_TIMEOUT_MS                                                                            \
-    (COP_HOLD_MAX_MS +                                                                             \
-     25000) /* of a PULL: the coordinator may hold it, and large bodies take time to transfer */
+/* The timeout of a PULL. The coordinator may hold it for COP_HOLD_MAX_MS, and large bodies take
+ * time to transfer. */
+#define CALL_TIMEOUT_MS  (COP_HOLD_MAX_MS + 25000)
 #define HELLO_TIMEOUT_MS 3000
 
 struct cop_worker {
@@ -29,14 +29,20 @@ struct cop_worker {
     bool heartbeat_started;
     cop_err result;
     cop_error error;
-    /* shared by the two threads */
+    /* The mutex guards the fields below and `token`, which changes if it is found only later. The
+     * agent thread, the heartbeat thread and the callers of worker.h share them. */
     uv_mutex_t mutex;
     uv_cond_t changed;
-    bool drain, cancel, ended; /* the mutex also guards `token`, which may be found later */
-    uint64_t id, session, lease, serial; /* serial counts the sessions */
+    bool drain;              /* finish the lease, then end */
+    bool cancel;             /* end soon */
+    bool ended;              /* the agent has ended */
+    uint64_t id;             /* of this worker in the session; 0: not joined */
+    uint64_t session;        /* the coordinator's number of the session */
+    uint64_t lease;          /* the lease that is being computed; 0: none */
+    uint64_t serial;         /* number of sessions so far */
     uint64_t unknown_serial; /* the serial of a session that the coordinator reported as unknown */
     uint64_t canceled_lease; /* a lease whose result the coordinator no longer needs */
-    uint32_t heartbeat_ms;
+    uint32_t heartbeat_ms;   /* interval of the heartbeats */
 };
 
 /* ---- HELLO ---- */
@@ -57,8 +63,8 @@ static void fill_hello(cop_worker *w, cop_message *m) {
     memcpy(m->hello.self_test, w->config.self_test, sizeof m->hello.self_test);
 }
 
-/* True: the token file has changed. A coordinator that has just started may write its token after
- * the first look. */
+/* Looks for the token again, because a coordinator that has just started may have written its token
+ * file only now. Returns true if it found another token than w->token, and stores it there. */
 static bool has_newer_token(cop_worker *w) {
     char token[COP_TOKEN_MAX];
     if (w->config.token || w->config.local || cop_token_find(NULL, NULL, w->url, token, NULL) ||
@@ -70,8 +76,8 @@ static bool has_newer_token(cop_worker *w) {
     return true;
 }
 
-/* The interval that the coordinator asks for, in ms; the default if it is unreasonably short or
- * long. */
+/* The interval of heartbeats that the coordinator asks for, in ms. If it is unreasonably short or
+ * long, the default. */
 static uint32_t heartbeat_of(const cop_welcome *welcome) {
     const uint32_t ms = welcome->heartbeat_ms;
     return ms < HEARTBEAT_MIN_MS || ms > COP_HOLD_MAX_MS ? COP_HEARTBEAT_MS : ms;
@@ -83,8 +89,8 @@ static cop_err send_hello(cop_worker *w, cop_error *error) {
     uint32_t timeout = w->config.join_timeout_ms;
     if (!timeout || timeout > HELLO_TIMEOUT_MS) timeout = HELLO_TIMEOUT_MS;
     uv_mutex_lock(&w->mutex);
-    w->id =
-        0; /* stop heartbeats of the previous session: an answer to one would interrupt this call */
+    /* Stops the heartbeats of the previous session: an answer to one could interrupt this call. */
+    w->id = 0;
     uv_mutex_unlock(&w->mutex);
     cop_err e = cop_link_call(w->work, &hello, &reply, timeout, error);
     if (e == COP_ERR_DENIED && has_newer_token(w)) {
@@ -123,14 +129,14 @@ static cop_err send_control_hello(cop_worker *w, uint64_t id, uint64_t session) 
     return COP_OK;
 }
 
-/* Handles the answer to a heartbeat. If the worker is unknown, it interrupts the call on the work
- * link, which would otherwise wait for an answer that never comes. */
+/* Handles the answer to a heartbeat. If the coordinator does not know this worker, it interrupts
+ * the call on the work link, which would otherwise wait for an answer that never comes. */
 static void apply_heartbeat_reply(cop_worker *w, const cop_heartbeat_reply *r, uint64_t serial) {
     uv_mutex_lock(&w->mutex);
     if (r->drain) w->drain = true;
     if (r->cancel_lease) w->canceled_lease = r->cancel_lease;
     if (r->unknown) w->unknown_serial = serial;
-    /* with the mutex locked, so that this cannot interrupt the next HELLO */
+    /* The mutex stays locked here, so that this cannot interrupt the HELLO of the next session. */
     if (r->unknown && serial == w->serial && w->id) cop_link_interrupt(w->work);
     uv_mutex_unlock(&w->mutex);
 }
@@ -173,9 +179,9 @@ static void run_heartbeats(void *argument) {
 /* ---- PULL and the lease ---- */
 
 typedef struct work_state {
-    cop_message lease; /* the lease being computed */
-    cop_result result; /* sent with the next PULL */
-    cop_buffer *gradient;
+    cop_message lease;    /* the lease that is being computed */
+    cop_result result;    /* the result that the next PULL carries, if `present` */
+    cop_buffer *gradient; /* the tensor of this result; NULL: it has none */
 } work_state;
 
 static void drop_result(work_state *s) {
@@ -204,8 +210,8 @@ static bool is_unknown(cop_worker *w) {
     return unknown;
 }
 
-/* Sends a PULL and returns the answer as an event. A result counts as delivered after any answer.
- */
+/* Sends a PULL and returns the answer as an event. Every answer except an error means that the
+ * coordinator has the result, which is then dropped here. */
 static worker_event pull(cop_worker *w, work_state *s, bool goodbye) {
     cop_message reply;
     worker_event event = {.type = WORKER_EVENT_NOTHING};
@@ -281,7 +287,7 @@ static worker_event carry_out(cop_worker *w, work_state *s, const worker_action 
     return (worker_event){.type = WORKER_EVENT_FAILED, .error = COP_ERR_INTERNAL};
 }
 
-/* Passes a requested drain on to the agent. True: cancel now. */
+/* Passes a requested drain on to the agent. Returns true if the worker has been canceled. */
 static bool check_stop_requests(cop_worker *w, worker_agent *agent) {
     uv_mutex_lock(&w->mutex);
     bool cancel = w->cancel;
@@ -290,7 +296,7 @@ static bool check_stop_requests(cop_worker *w, worker_agent *agent) {
     return cancel;
 }
 
-/* Logs the first of each 16 consecutive failures. */
+/* Logs one of 16 failures in succession, beginning with the first. */
 static void log_failure(const cop_worker *w, const worker_agent *agent, const worker_event *event) {
     if (event->type != WORKER_EVENT_FAILED || agent->failures % 16 != 1) return;
     cop_log(COP_LOG_WARN, "worker", "%s; trying again", w->error.text);
@@ -326,7 +332,7 @@ static void run_agent(void *argument) {
     w->ended = true;
     uv_cond_broadcast(&w->changed);
     uv_mutex_unlock(&w->mutex);
-    cop_link_cancel(w->control); /* a running heartbeat */
+    cop_link_cancel(w->control); /* ends a heartbeat that is in progress */
     if (w->config.on_ended) w->config.on_ended(w->config.on_ended_context);
 }
 
@@ -341,8 +347,10 @@ static cop_err open_links(cop_worker *w, cop_error *error) {
     return cop_link_open(w->url, w->config.tls, &w->control, error);
 }
 
-/* The default name: the name in the certificate. If the certificate is for many workers, or there
- * is none, host name and process id distinguish the workers. */
+/* The default name of a worker:
+ * - with the certificate of one worker: the name in the certificate
+ * - with a certificate for many workers: the common part of their names, host name and process id
+ * - without a certificate: host name and process id */
 static void default_name(const cop_tls *tls, char out[COP_NAME_MAX]) {
     const cop_peer *self = tls ? cop_tls_self(tls) : &(const cop_peer){0};
     char host[64] = "worker";

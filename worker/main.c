@@ -88,14 +88,14 @@ static cop_err configure(const worker_options *o, cop_worker_config *c, char tok
     return COP_OK;
 }
 
-/* Sent to the main thread when the worker has ended by itself. */
+/* The signal that the agent thread sends to the main thread when the worker has ended. */
 #define SIGNAL_ENDED SIGUSR1
 
 static void wake_main_thread(void *thread) {
     pthread_kill(*(pthread_t *)thread, SIGNAL_ENDED);
 }
 
-/* Waits for the end of the worker. The first signal drains it; the second ends it immediately. */
+/* Waits for the end of the worker. The first SIGTERM or SIGINT drains it, the second cancels it. */
 static void wait_for_end(cop_worker *worker, const sigset_t *signals) {
     for (int stops = 0; !worker_ended(worker);) {
         int number = 0;
@@ -119,7 +119,8 @@ static cop_err serve(const worker_options *options, cop_error *error) {
     sigset_t signals;
     cop_err e = configure(options, &config, token, &tls, error);
     if (!e) {
-        /* Blocked before there are threads, which inherit this: only sigwait receives them. */
+        /* Block the signals before there are other threads. These inherit the mask, so only the
+         * sigwait of the main thread receives the signals. */
         sigemptyset(&signals);
         sigaddset(&signals, SIGTERM);
         sigaddset(&signals, SIGINT);
