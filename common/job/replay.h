@@ -23,16 +23,21 @@ const float *cop_replay_weights(const cop_replay *replay);
 /* Computes the next step. A divergence is INPUT; the error names step and parameter. */
 cop_err cop_replay_advance(cop_replay *replay, cop_error *error);
 /* Computes the next step and writes everything about its shard `shard` (from 0) to a safetensors
- * file. All tensors are f32; n is the number of the shard's samples: input [n, ...]       the input
- * of the first layer target               what the loss compares with: labels [n], or the input [n,
- * ...] param.<name>         the parameter before the step mask.<layer>         the factor of each
- * element: 0 or the scale, or the noise; [n, ...] output.<layer>       [n, ...] loss [1] the mean
- * over the shard's samples grad.<name>          the shard's gradient sum / n mean_grad.<name> of
- * the whole step: the batch's gradient sum / its number of samples update.<name>        of the
- * whole step: the weights after it minus those before it <layer> is the index in the job file's
- * list, <name> a parameter such as 1.weight. Metadata: coppice.job, coppice.step, coppice.shard,
- * and coppice.digest of the weights before the step. INPUT: the shard does not exist, or has no
- * samples in that step. */
+ * file. All tensors are f32. n is the number of the shard's samples, <layer> is a layer's index in
+ * the job file's list, and <name> is the name of a parameter, such as 1.weight:
+ *
+ *   input            [n, ...]: the input of the first layer
+ *   target           what the loss compares the outputs with: labels [n], or the input [n, ...]
+ *   param.<name>     the parameter before the step
+ *   mask.<layer>     [n, ...]: the factor of each element (0, the scale, or the noise)
+ *   output.<layer>   [n, ...]: the output of the layer
+ *   loss             [1]: the mean loss over the shard's samples
+ *   grad.<name>      the shard's gradient sum, divided by n
+ *   mean_grad.<name> the gradient sum of the whole batch, divided by the batch's number of samples
+ *   update.<name>    the parameter after the step minus the parameter before it
+ *
+ * The metadata are coppice.job, coppice.step, coppice.shard, and coppice.digest, the digest of the
+ * weights before the step. INPUT: the shard does not exist, or has no samples in that step. */
 cop_err cop_replay_write(cop_replay *replay, uint32_t shard, const char *path, cop_error *error);
 
 #endif
