@@ -14,6 +14,8 @@
 #include "common/base/err.h"
 #include "common/kernels/kernel.h"
 
+/* The values of job file fields, and the modes of a pass: train; eval (the whole network, nothing
+ * dropped); mc (Monte Carlo: one thinned network, a member of an ensemble). */
 typedef enum cop_scope { COP_SCOPE_SAMPLE = 1, COP_SCOPE_SHARD = 2 } cop_scope;
 typedef enum cop_variant { COP_VARIANT_INVERTED = 1, COP_VARIANT_CLASSIC = 2 } cop_variant;
 typedef enum cop_mode { COP_MODE_TRAIN = 1, COP_MODE_EVAL = 2, COP_MODE_MC = 3 } cop_mode;
@@ -26,14 +28,16 @@ typedef enum cop_init { COP_INIT_HE = 1, COP_INIT_GLOROT = 2, COP_INIT_TORCH = 3
 
 /* One layer of the job file. Fields that its kind does not have are 0. */
 typedef struct cop_layer_spec {
-    char kind[32];                   /* "linear", "relu", "dropout" ... */
-    int32_t units;                   /* conv2d: channels */
-    int32_t pieces;                  /* maxout */
-    int32_t kernel, stride, padding; /* in pixels; stride 0: as kernel */
-    int32_t draws;                   /* dropconnect with inference: moments */
-    double p;                        /* the probability to drop */
-    double slope;                    /* leaky_relu */
-    double max_norm;                 /* 0: no limit */
+    char kind[32];   /* "linear", "relu", "dropout" ... */
+    int32_t units;   /* outputs of linear, maxout and dropconnect; output channels of conv2d */
+    int32_t pieces;  /* maxout: linear functions per unit */
+    int32_t kernel;  /* width and height of a window, in pixels */
+    int32_t stride;  /* distance of windows, in pixels; pooling layers use `kernel` if it is 0 */
+    int32_t padding; /* conv2d: zeros around the image, in pixels */
+    int32_t draws;   /* dropconnect with inference: moments: samples of each output */
+    double p;        /* the probability to drop a unit or a weight */
+    double slope;    /* leaky_relu: the factor of values below 0 */
+    double max_norm; /* the largest norm of a row of weights; 0: no limit */
     bool bias, drop_bias;
     cop_inference inference;
     cop_init init;
@@ -50,11 +54,11 @@ int64_t cop_shape_size(const cop_shape *shape);
 /* Formats a shape as "784" or "3 x 32 x 32"; returns `out`. */
 const char *cop_shape_format(const cop_shape *shape, char out[64]);
 
-/* One parameter tensor of a layer, named and shaped as in PyTorch's nn.Sequential. For updates it
- * is a matrix of rows x cols; max_norm limits the norm of each row. A linear weight is (out, in); a
- * bias is one row. Weight decay applies to all parameters, as in PyTorch. */
+/* One parameter tensor of a layer, named and shaped as in PyTorch's nn.Sequential. An update treats
+ * it as a matrix of rows x cols, and max_norm limits the norm of each row. The weight of a linear
+ * layer is (out, in); a bias is one row. Weight decay applies to all parameters, as in PyTorch. */
 typedef struct cop_parameter {
-    char name[48]; /* "1.weight": 1 = index in the job file's list */
+    char name[48]; /* such as "1.weight", where 1 is the layer's index in the job file's list */
     int32_t rank, dims[4];
     int32_t rows, cols;
     int64_t offset;  /* in floats from the start of the flat buffer; a multiple of 16 */
@@ -67,17 +71,19 @@ typedef struct cop_parameter {
 typedef struct cop_layer {
     const struct cop_layer_ops *ops;
     cop_layer_spec spec;
-    int32_t index; /* in the job file's list; the `layer` word of D3 */
+    int32_t index; /* in the job file's list; also the `layer` word of random counters (D3) */
     cop_shape in, out;
     int32_t parameter_first, parameter_count; /* its range in the model's table of parameters */
-    /* Layers with mask_words: the start of its masks in the pass's mask arena, in uint16 words per
-     * 16 columns. Multiply by ld / 16 (cop_layer_masks does). */
+    /* For layers with mask_words: where the layer's words start in the pass's mask arena, if a pass
+     * has 16 columns. cop_layer_masks multiplies it by ld / 16 for other passes. */
     int64_t mask_offset;
     const struct cop_layer *next; /* the following layer of the model; NULL: this is the last */
-    /* Only in a thinned network (thin.h), else NULL. blocks: where k of its product is cut (see
-     * cop_gemm). take: the surviving units of its input, ascending. */
+    /* Set only in a thinned network (thin.h), else NULL and 0: where the sums of the layer's
+     * product are cut (cop_gemm.blocks), and how many such places there are. */
     const int *blocks;
     int block_count;
+    /* Set only in a thinned network, else NULL: which units of its input the layer passes on, in
+     * ascending order. NULL in a thinned network: all. */
     const int32_t *take;
 } cop_layer;
 
@@ -85,22 +91,27 @@ typedef struct cop_layer {
 typedef struct cop_layer_context {
     const cop_kernels *kernels;
     cop_gemm_fn gemm;
-    bool sparse;     /* products may skip elements that are 0: see cop_layer_product */
+    bool sparse;     /* products may skip elements that are 0 (see cop_layer_product) */
     void *workspace; /* COP_GEMM_WORKSPACE bytes */
     void *scratch;   /* as many bytes as ops->scratch returns, aligned to 64 bytes */
     cop_mode mode;
     int columns, ld;
     const int *segments; /* the shards among the columns: segment_count + 1 offsets */
     int segment_count;
-    /* Random numbers (D3): one key for each column. train: derive(seed, mask or noise, shard); mc:
-     * both derive(seed, ensemble, 0); eval: both derive(seed, draws, 0). */
+    /* The keys of random numbers (D3), one for each column:
+     *   train: derive(seed, mask, shard) in mask_keys, derive(seed, noise, shard) in noise_keys
+     *   mc:    derive(seed, ensemble, 0) in both
+     *   eval:  derive(seed, draws, 0) in both */
     const cop_rng_key *mask_keys, *noise_keys;
-    const uint32_t *samples;    /* per column: the sample's index in its shard (train) or in the
-                                   whole evaluated part (mc, eval) */
-    const uint32_t *no_samples; /* per column: 0, which is the sample word of scope `shard` */
-    uint32_t step;              /* train: from 1; mc: the member's number, from 0; eval: 0 */
-    const float *weights;       /* the model's flat buffer */
-    float *gradients;           /* of the same layout; NULL outside training */
+    /* The sample word of each column (D3): the sample's index in its shard in train mode, and in
+     * the whole evaluated part in mc and eval mode. */
+    const uint32_t *samples;
+    const uint32_t *no_samples; /* 0 for each column: the sample words for scope `shard` */
+    /* The step word (D3): the step (from 1) in train mode, the member's number (from 0) in mc mode,
+     * 0 in eval mode. */
+    uint32_t step;
+    const float *weights;            /* the model's flat buffer */
+    float *gradients;                /* a buffer of the same layout; NULL outside training */
     const cop_parameter *parameters; /* the model's whole table */
     uint16_t *masks;                 /* the pass's mask arena; NULL in eval mode */
 } cop_layer_context;
@@ -120,9 +131,12 @@ typedef enum cop_layer_reads {
     COP_READS_OUTPUT = 2,
     COP_READS_OUTPUT_SIGN = 4 /* only whether each output is above 0 */
 } cop_layer_reads;
-/* What an in_place layer preserves of the tensor that it overwrites. SIGN: elements above 0 stay
- * above 0 and others do not, except where the layer writes 0 and its backward passes 0 down (there
- * the sign no longer matters). VALUES: the layer is the identity. */
+/* What an in_place layer preserves of the tensor that it overwrites:
+ *   NOTHING  nothing that a caller may rely on
+ *   SIGN     an output is above 0 exactly where the input was. The layer may also write 0 over any
+ *            element for which its backward passes 0 down, because there the sign no longer
+ *            matters.
+ *   VALUES   everything: the layer is the identity */
 typedef enum cop_layer_keeps {
     COP_KEEPS_NOTHING = 0,
     COP_KEEPS_SIGN = 1,
@@ -133,7 +147,7 @@ typedef enum cop_layer_keeps {
 typedef enum cop_layer_thin {
     COP_THIN_NEVER = 0, /* an output depends on all units */
     COP_THIN_EACH,      /* each output unit depends on one input unit */
-    COP_THIN_EACH_ZERO, /* likewise, and maps 0 to 0 */
+    COP_THIN_EACH_ZERO, /* each output unit depends on one input unit, and 0 becomes 0 */
     COP_THIN_FLATTEN,   /* turns channels into features */
     COP_THIN_MASK,      /* drops units */
     COP_THIN_WEIGHTS /* its weight has columns for each input unit and rows for each output unit */
@@ -145,23 +159,24 @@ typedef struct cop_layer_ops {
     const char *kind;
     /* Checks the spec and computes layer->out from layer->in. INPUT or LIMIT: they do not fit. */
     cop_err (*shape)(cop_layer *layer, cop_error *error);
-    /* Describes this layer's parameters (name without the "N." prefix, rank, dims, rows, cols,
-     * max_norm); returns how many. NULL: the kind has none. */
+    /* Writes a description of each parameter to `out` (name without the prefix "N.", rank, dims,
+     * rows, cols, max_norm) and returns the number of parameters. NULL: the kind has none. */
     int (*parameters)(const cop_layer *layer, cop_parameter out[4]);
-    /* Writes the initial values (D3, purpose init: counter (block, 0, layer, parameter index)).
-     * `parameters` are the layer's own. NULL: the kind has no parameters. */
+    /* Writes the initial values of the layer's own `parameters` to the flat buffer. The random
+     * numbers are those of init.h. NULL: the kind has no parameters. */
     void (*init)(const cop_layer *layer, uint64_t seed, const cop_parameter *parameters,
                  float *flat);
     /* The number of uint16 words that the layer stores in a forward pass over `ld` columns (masks,
-     * noise, the winning piece). Must be proportional to ld. Available in train and mc mode. NULL:
-     * it stores nothing. */
+     * noise, the winner of a maximum). It must be proportional to ld. The words exist only in train
+     * and mc mode. NULL: the layer stores nothing. */
     int64_t (*mask_words)(const cop_layer *layer, int ld);
     /* Bytes of scratch memory that one forward or backward call needs. NULL: none. */
     size_t (*scratch)(const cop_layer *layer, int ld);
     /* y = f(x). x and y do not overlap, but may be equal if in_place is set. */
     void (*forward)(const cop_layer *layer, const cop_layer_context *c, const float *x, float *y);
-    /* Computes dx from dy, and the parameter gradients (sums over each shard, combined by D5's
-     * tree) into c->gradients. dx may equal dy if in_place is set. */
+    /* Computes dx from dy, and writes the gradients of the layer's parameters to c->gradients: sums
+     * over the samples of each shard, which are added in the order of D5's tree. dx may equal dy if
+     * in_place is set. */
     void (*backward)(const cop_layer *layer, const cop_layer_context *c,
                      const cop_layer_tensors *tensors);
     /* Element-wise layers only: y[i] = f(x[i]). x may equal y. NULL: not element-wise. */
@@ -171,33 +186,40 @@ typedef struct cop_layer_ops {
      * multiplied by (0, a scale, or noise), [values][ld] feature-major. */
     void (*factors)(const cop_layer *layer, const cop_layer_context *c, float *out);
     /* The number of values per sample that `factors` writes. NULL: as many as the input has. A
-     * layer that drops its parameters writes their factors, in the order of its table. */
+     * layer that drops parameters writes the factors of its parameters, in the order in which
+     * `parameters` lists them. */
     int64_t (*factor_count)(const cop_layer *layer);
-    /* In eval mode, does this layer also compute the next one? NULL: no. */
+    /* True if, in eval mode, this layer's forward also does the work of the next layer, which the
+     * pass then skips. NULL: false. */
     bool (*absorbs_next)(const cop_layer *layer);
     /* Floating-point operations of the forward pass for one sample; an FMA counts as 2. */
     double (*flop)(const cop_layer *layer);
-    /* Export to other programs (docs/reference/model-files.md). graph: appends the ONNX operators
-     * that compute the layer from x, and returns its output; they compute eval mode, or train mode
-     * while the graph's `training_mode` is on. torch: prints the Python expression that constructs
-     * the layer, in terms of `nn`. */
+    /* Export to other programs (docs/reference/model-files.md). `graph` appends the ONNX operators
+     * that compute the layer from x, and returns the layer's output. They compute eval mode, or
+     * train mode while the graph's `training_mode` is on. `torch` prints a Python expression that
+     * constructs the layer from the classes of PyTorch's `nn`, or from one that it adds by
+     * cop_torch_class. */
     cop_value (*graph)(const cop_layer *layer, cop_graph *graph, cop_value x);
     void (*torch)(const cop_layer *layer, cop_torch *out);
-    /* If the exported layer differs from eval mode, says how, for people. NULL, or a function that
-     * returns NULL: it does not differ. */
+    /* Tells people how the exported layer differs from eval mode. If the function is NULL or
+     * returns NULL, the exported layer computes eval mode. */
     const char *(*exported_as)(const cop_layer *layer);
-    /* Describes what the layer does in train and in eval mode, in a few words for `plan`. NULL: the
-     * kind's name says it all. */
+    /* Describes what the layer does in train and in eval mode, in a few words for `coppice plan`.
+     * NULL: the kind's name is description enough. */
     void (*modes)(const cop_layer *layer, char train[COP_MODE_TEXT], char eval[COP_MODE_TEXT]);
+    /* forward can write y over x, and backward can write dx over dy. The pass lets forward do so
+     * only where no backward function needs the old content. */
     bool in_place;
-    cop_layer_keeps keeps; /* in_place layers: the pass shares buffers only where no backward
-                              function needs the old content */
+    cop_layer_keeps keeps; /* for in_place layers only */
     unsigned reads;        /* what backward reads: a set of cop_layer_reads */
-    bool drops;            /* draws at random, so it must precede the last layer with weights */
-    bool drops_maps;       /* of an image it drops whole channels */
-    bool squashes;    /* outputs probabilities; the losses that take logits do this themselves */
-    bool wants_flat;  /* if it is the first layer with weights, the network's input is flattened,
-                         unless an earlier layer wants an image */
+    /* The layer draws at random. Such a layer must not come after the last layer with weights,
+     * because it would drop outputs of the network. */
+    bool drops;
+    bool drops_maps; /* if the input is an image, the layer drops whole channels */
+    bool squashes;   /* outputs probabilities, but losses that take logits squash by themselves */
+    /* If the layer is the model's first one with weights, the network's input is flattened, except
+     * if an earlier layer wants an image. */
+    bool wants_flat;
     bool wants_image; /* accepts only inputs of rank 3 */
     cop_layer_thin thin;
 } cop_layer_ops;
@@ -208,8 +230,8 @@ static inline uint16_t *cop_layer_masks(const cop_layer *layer, const cop_layer_
     return c->masks + layer->mask_offset * (c->ld / COP_COLUMNS_PAD);
 }
 
-/* C = A B (see cop_gemm) for a forward pass. Uses the sparse product where it can; the result has
- * the same bits either way. */
+/* Computes C = A B (see cop_gemm) in a forward pass. If c->sparse is set, it tries the sparse
+ * product first, which skips zeros. Both products give the same bits. */
 static inline void cop_layer_product(const cop_layer_context *c, const cop_gemm *g) {
     if (!c->sparse || !c->kernels->gemm_sparse(g, c->workspace))
         c->gemm(c->kernels, g, c->workspace);
@@ -217,7 +239,7 @@ static inline void cop_layer_product(const cop_layer_context *c, const cop_gemm 
 
 /* All kinds, NULL-terminated, in the order of docs/reference/layers.md. */
 const cop_layer_ops *const *cop_layer_registry(void);
-/* The kind with this name ("relu"); NULL: there is none. */
+/* The kind with this name, such as "relu". NULL: there is no such kind. */
 const cop_layer_ops *cop_layer_find(const char *kind);
 
 #endif
