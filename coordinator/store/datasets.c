@@ -95,11 +95,11 @@ void coord_datasets_tidy(coord_datasets *d, uint64_t now_ns) {
 
 /* ---- loading ---- */
 
-/* The context of a loader. */
+/* The context of read_pack and of read_offered. */
 typedef struct set_source {
     const coord_datasets *datasets;
-    const char *key;  /* a digest or a path */
-    const char *name; /* that the loaded set gets */
+    const char *key;  /* read_pack: the digest; read_offered: the path of the set */
+    const char *name; /* the name that the loaded set gets */
 } set_source;
 
 static cop_err read_pack(void *context, cop_data **out, cop_error *error) {
@@ -145,8 +145,9 @@ static cop_err read_offered(void *context, cop_data **out, cop_error *error) {
     return e;
 }
 
-/* A set of --data: the file or folder of that name in it, or for "mnist" also the folder itself.
- * NOT_FOUND without a sentence: there is none. */
+/* Loads a set of --data: the file or folder of this name in the folder of --data. If the name is
+ * "mnist", the folder of --data itself may also be the set. NOT_FOUND: there is no such set; the
+ * error may have no text. */
 static cop_err load_offered(coord_datasets *d, const char *name, cop_data **out, cop_error *error) {
     if (!d->data_folder || !cop_path_name_ok(name)) return COP_ERR_NOT_FOUND;
     if (strlen(name) >= COP_NAME_MAX) return COP_ERR_NOT_FOUND;
@@ -167,7 +168,8 @@ static cop_err load_offered(coord_datasets *d, const char *name, cop_data **out,
     return e;
 }
 
-/* NOT_FOUND with the nearest name and a list of the sets. */
+/* Fails with NOT_FOUND. The text has the nearest name, if one is similar, and up to 8 names of
+ * sets. */
 static cop_err fail_unknown(coord_datasets *d, const char *name, cop_error *error) {
     coord_dataset *sets = NULL;
     const char **names = NULL;
@@ -196,7 +198,7 @@ cop_err coord_datasets_load(coord_datasets *d, const char *name_or_digest, cop_d
     coord_dataset set;
     bool known = coord_copy_set(d, name_or_digest, &set);
     *out = NULL;
-    if (coord_is_digest(name_or_digest)) { /* a digest is never taken for a name */
+    if (coord_is_digest(name_or_digest)) { /* no set has a name that looks like a digest */
         if (coord_has_pack(d, name_or_digest))
             return coord_load_pack(d, name_or_digest, known ? set.name : name_or_digest, out,
                                    error);
@@ -256,8 +258,10 @@ static size_t count_names(coord_datasets *d, const char *digest) {
     return names;
 }
 
-/* Renames the pack, removes the rows, then removes the pack. If a step fails or is interrupted, all
- * names and the pack exist, or none: the next start completes the rest (datasets_index.c). */
+/* Renames the pack, removes the rows of the store, then removes the renamed pack. If one of these
+ * steps fails or the program dies in between, then either all names and the pack still exist, or
+ * all are gone, at the latest after the next start: it renames a pack back whose rows still exist,
+ * and removes any other renamed pack (datasets_index.c). */
 static cop_err remove_content(coord_datasets *d, const coord_dataset *set, cop_error *error) {
     char path[4096], removed[4096];
     cop_error problem = {0};
@@ -299,8 +303,8 @@ cop_err coord_datasets_remove(coord_datasets *d, const char *name_or_digest, coo
     return e;
 }
 
-/* True: the folder has MNIST's four files, judged by their names. The job that uses them reads
- * them. */
+/* True: for each of MNIST's four files, the folder has a file whose name begins like it. Their
+ * content is not read here. */
 static bool looks_like_mnist(const char *folder) {
     static const char *const stems[] = {"train-images", "train-labels", "t10k-images",
                                         "t10k-labels"};
@@ -322,7 +326,7 @@ typedef struct set_list {
     size_t count, capacity;
 } set_list;
 
-/* Appends a name that the list does not contain yet. */
+/* Appends the name, unless the list contains it or is full. */
 static void list_name(set_list *l, const char *name) {
     for (size_t i = 0; i < l->count; i++)
         if (strcmp(l->sets[i].name, name) == 0) return;
@@ -332,7 +336,8 @@ static void list_name(set_list *l, const char *name) {
     snprintf(s->name, sizeof s->name, "%s", name);
 }
 
-/* The sets in the folder of --data. */
+/* Appends the names of the sets in the folder of --data: of the folder itself and of its subfolders
+ * that look like MNIST. */
 static void list_folder(const char *folder, set_list *l) {
     char **names = NULL;
     size_t count = 0;

@@ -1,10 +1,10 @@
-/* The names of a coordinator's data sets: a table of the store, and a copy of it in memory. The row
- * changes first; the change in memory cannot fail. So both change, or neither. See
- * datasets_state.h.
+/* The names of a coordinator's data sets. They are in a table of the store, and a table in memory
+ * is a copy of it. The row of the store is changed first. The change in memory follows and cannot
+ * fail. So either both tables change, or neither does. See datasets_state.h.
  *
  * Before store version 4, the names were in a text file, state/data/index, with a line for each
- * set: "DIGEST BYTES TRAIN TEST CLASSES RANK D0 D1 D2 NAME". The first start migrates and removes
- * it. */
+ * name: "DIGEST BYTES TRAIN TEST CLASSES RANK D0 D1 D2 NAME". If the file exists at the start, its
+ * names move to the store, and the file is removed. */
 #include <stdio.h>
 #include <string.h>
 
@@ -17,7 +17,7 @@
 
 /* ---- the table in memory: under `table` ---- */
 
-/* The newest set of a name, or of a digest; NULL: there is none. */
+/* Returns the newest entry with this name, or with this digest. NULL: there is none. */
 static coord_dataset *find_set(const coord_datasets *d, const char *name_or_digest) {
     const bool digest = coord_is_digest(name_or_digest);
     for (size_t i = d->count; i-- > 0;)
@@ -26,7 +26,7 @@ static coord_dataset *find_set(const coord_datasets *d, const char *name_or_dige
     return NULL;
 }
 
-/* Removes this name of the digest, or all its names if `name` is "". */
+/* Removes the pair of this name and this digest, or, if `name` is "", all names of the digest. */
 static void remove_names(coord_datasets *d, const char *name, const char *digest) {
     size_t kept = 0;
     for (size_t i = 0; i < d->count; i++) {
@@ -55,7 +55,7 @@ void coord_describe_set(const cop_data *data, const char *name, coord_dataset *o
     for (uint32_t i = 0; i < out->rank && i < 3; i++) out->shape[i] = (uint32_t)data->train.dims[i];
     snprintf(out->name, sizeof out->name, "%s", name);
     for (char *p = out->name; *p; p++)
-        if ((unsigned char)*p < 32 || *p == 127) *p = '_'; /* lists print the name */
+        if ((unsigned char)*p < 32 || *p == 127) *p = '_'; /* the client prints names as they are */
     cop_hex32(data->digest, out->digest);
 }
 
@@ -92,7 +92,8 @@ cop_err coord_forget_set(coord_datasets *d, const char *name, const char *digest
 
 /* ---- use ---- */
 
-/* NULL: no unfinished job uses the digest. Under `table`. */
+/* Returns the element of `uses` for the digest. NULL: no unfinished job or evaluation uses it.
+ * Under `table`. */
 static coord_use *find_use(const coord_datasets *d, const char *digest) {
     for (size_t i = 0; i < d->use_count; i++)
         if (strcmp(d->uses[i].digest, digest) == 0) return &d->uses[i];
@@ -103,7 +104,7 @@ void coord_datasets_use(coord_datasets *d, const char *digest) {
     uv_mutex_lock(&d->table);
     coord_use *use = find_use(d, digest);
     if (!use) {
-        COP_ASSERT(d->use_count < COORD_USES_MAX); /* more than jobs and evaluations */
+        COP_ASSERT(d->use_count < COORD_USES_MAX); /* a place for every job and evaluation */
         use = &d->uses[d->use_count++];
         *use = (coord_use){.jobs = 0};
         snprintf(use->digest, sizeof use->digest, "%s", digest);
@@ -130,8 +131,8 @@ uint32_t coord_count_users(coord_datasets *d, const char *digest) {
 
 /* ---- at the start ---- */
 
-/* A removal renamed the pack and was interrupted before it removed the rows: undoes the renaming.
- * False: there is nothing to undo, or it failed. */
+/* For a set that has rows, but no pack: if an interrupted removal has renamed the pack, renames it
+ * back. True: the pack exists again. */
 static bool restore_pack(const coord_datasets *d, const char *digest) {
     char path[4096], removed[4096];
     coord_pack_path(d, digest, path);
@@ -139,7 +140,8 @@ static bool restore_pack(const coord_datasets *d, const char *digest) {
     return cop_file_exists(removed) && cop_file_rename(removed, path, NULL) == COP_OK;
 }
 
-/* A set without a pack is skipped; its row stays, in case the pack comes back. */
+/* Adds a row of the store to the table in memory. A set without a pack is skipped, but its row
+ * stays in the store, so the set is known again if somebody puts the pack back. */
 static cop_err read_row(void *context, const coord_dataset *set) {
     coord_datasets *d = context;
     if (!coord_is_digest(set->digest) || coord_is_digest(set->name)) {
@@ -157,7 +159,7 @@ static cop_err read_row(void *context, const coord_dataset *set) {
     return COP_OK;
 }
 
-/* Cuts the next word off the line; NULL: the line is empty. */
+/* Cuts the next word off the line and returns it. NULL: the line is empty. */
 static char *next_word(char **line) {
     char *word = *line, *end = word + strcspn(word, " ");
     if (!*word) return NULL;
@@ -166,7 +168,7 @@ static char *next_word(char **line) {
     return word;
 }
 
-/* False: not a line of the text index. */
+/* Reads a line of the text index. False: the line is not valid. */
 static bool read_line(char *line, coord_dataset *s) {
     uint32_t *const figures[] = {&s->train, &s->test,     &s->classes, &s->rank,
                                  s->shape,  s->shape + 1, s->shape + 2};
@@ -182,12 +184,13 @@ static bool read_line(char *line, coord_dataset *s) {
         if (!word || !cop_parse_u64(word, &value) || value > UINT32_MAX) return false;
         *figures[i] = (uint32_t)value;
     }
-    const int length = snprintf(s->name, sizeof s->name, "%s", line); /* the rest, with spaces */
+    const int length = snprintf(s->name, sizeof s->name, "%s", line); /* may contain spaces */
     return length > 0 && (size_t)length < sizeof s->name && !coord_is_digest(s->name) &&
            s->rank <= 3;
 }
 
-/* Can be interrupted: the next start repeats it, and sets that were added before stay. */
+/* Moves the names of the text index, if it exists, to the store. If this is interrupted, the next
+ * start repeats it; names that were already moved are not added twice. */
 static cop_err migrate_text_index(coord_datasets *d, cop_error *error) {
     char path[4096], *text = NULL;
     size_t size;
@@ -208,7 +211,8 @@ static cop_err migrate_text_index(coord_datasets *d, cop_error *error) {
     return e ? e : cop_file_remove(path, error);
 }
 
-/* Names a pack without a name: its row was lost, or a submission was interrupted. */
+/* Gives a name to a pack that has none. Such a pack is left when a row was lost, or when the
+ * program died after it had written the pack and before it wrote the row. */
 static void name_pack(coord_datasets *d, const char *digest) {
     cop_data *data = NULL;
     coord_dataset set;
@@ -230,7 +234,8 @@ static void name_pack(coord_datasets *d, const char *digest) {
                 name);
 }
 
-/* Removes the renamed pack of a removal that was interrupted after it removed the rows. */
+/* Removes the file, if a removal renamed a pack to it and was interrupted after it had removed the
+ * rows. (If the rows still exist, restore_pack has renamed the pack back before.) */
 static void finish_removal(const coord_datasets *d, const char *file) {
     char digest[65], removed[4096];
     cop_error error = {0};

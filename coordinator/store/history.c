@@ -1,5 +1,6 @@
-/* The figures of a job over time, from a store or from the metrics.sqlite of a run folder, over a
- * read-only connection. Used by the API, `coppice plot` and `coppice history`. */
+/* Reads the figures of a job over time from the store of a coordinator or from the metrics.sqlite
+ * of a run folder. The connection is read-only and separate from those of an open coord_store. Used
+ * by the API, `coppice plot` and `coppice history`. */
 #include <sqlite3.h>
 #include <string.h>
 
@@ -26,7 +27,7 @@ static cop_err append(table *t, const coord_figure *row) {
     return COP_OK;
 }
 
-/* A database with the parameters of a query. */
+/* An open database, and what to read from it. */
 typedef struct reader {
     sqlite3 *database;
     const char *path; /* for errors */
@@ -37,8 +38,8 @@ static cop_err fail_corrupt(const reader *r, cop_error *error) {
     return cop_fail(error, COP_ERR_CORRUPT, "%s: %s", r->path, sqlite3_errmsg(r->database));
 }
 
-/* Appends the rows of a query with the columns step, loss, error, on_test, seconds. *on_test: that
- * of the last row. */
+/* Appends the rows of a query, which has the columns step, loss, error, on_test and seconds. Sets
+ * *on_test to the on_test of the last row; without rows, leaves it unchanged. */
 static cop_err read_table(const reader *r, const char *query, table *out, bool *on_test,
                           cop_error *error) {
     sqlite3_stmt *q = NULL;
@@ -65,7 +66,7 @@ static cop_err read_table(const reader *r, const char *query, table *out, bool *
     return e;
 }
 
-/* The file is input: rows whose step does not have 32 bits are skipped. */
+/* The file may have been altered, so rows whose step does not fit into 32 bits are skipped. */
 #define OF_JOB                                                                                     \
     " WHERE (?1 = 0 OR job = ?1) AND step > ?2 AND step BETWEEN 0 AND 4294967295 ORDER BY step "   \
     "LIMIT ?3"
@@ -89,7 +90,7 @@ cop_err coord_history_read(const char *path, const coord_history_range *range, c
     if (!e && range->limit) {
         e = read_table(&r, single, &steps, &ignored, error);
     } else if (!e) {
-        /* One row more than allowed: read_table notices that there are too many. */
+        /* The limit is one row more than allowed, so read_table notices that there are too many. */
         r.range = (coord_history_range){.job = range->job, .limit = ROWS_MAX + 1};
         e = read_table(&r, epochs, &train, &ignored, error);
         if (!e) e = read_table(&r, evaluated, &evaluations, &out->on_test, error);

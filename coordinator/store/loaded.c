@@ -13,10 +13,12 @@
 #define PLACES 64
 
 typedef struct place {
-    char key[COP_NAME_MAX], digest[65]; /* key "": the place is free */
-    uint64_t stamp, used_ns;
-    bool loading;
-    cop_data *data; /* a reference; NULL while it is loading */
+    char key[COP_NAME_MAX]; /* of the source; "": the place is free */
+    char digest[65];        /* of the content; "" while it is loading */
+    uint64_t stamp;         /* of the source */
+    uint64_t used_ns;       /* time of the last request for the set */
+    bool loading;           /* a caller reads the set */
+    cop_data *data;         /* a reference; NULL while it is loading */
 } place;
 
 struct coord_loaded {
@@ -43,6 +45,8 @@ void coord_loaded_destroy(coord_loaded *l) {
 
 /* ---- places: under the mutex ---- */
 
+/* Returns the place of the set that coord_loaded_get finds: see there. It may still be loading.
+ * NULL: there is none. */
 static place *find(coord_loaded *l, const char *key, uint64_t stamp) {
     for (place *p = l->places; p < l->places + PLACES; p++) {
         if (p->data && strcmp(p->digest, key) == 0) return p;
@@ -51,7 +55,7 @@ static place *find(coord_loaded *l, const char *key, uint64_t stamp) {
     return NULL;
 }
 
-/* True: only this table refers to its set, perhaps from several places. */
+/* True: the place has a set to which only this table refers, perhaps from several places. */
 static bool is_idle(const coord_loaded *l, const place *p) {
     unsigned own = 0;
     if (!p->data) return false;
@@ -60,8 +64,9 @@ static bool is_idle(const coord_loaded *l, const place *p) {
     return cop_data_references(p->data) == own;
 }
 
-/* A free place, or that of the idle set which was used least recently; that set goes to *evicted.
- * NULL: all are in use. */
+/* Returns a free place. If there is none, returns the place of the idle set that was requested
+ * least recently, and hands the place's reference to this set to the caller in *evicted. NULL: no
+ * place is free or idle. */
 static place *take_place(coord_loaded *l, cop_data **evicted) {
     place *oldest = NULL;
     for (place *p = l->places; p < l->places + PLACES; p++) {
@@ -72,8 +77,9 @@ static place *take_place(coord_loaded *l, cop_data **evicted) {
     return oldest;
 }
 
-/* The set to drop now: the idle one that was used least recently, if that is long ago, or if there
- * are several idle ones and they have too many bytes. NULL: none. */
+/* Returns the place of the set to drop now: the idle set that was requested least recently, if its
+ * last request is at least COORD_LOADED_KEPT_NS old, or if there are several idle sets and they
+ * have more than COORD_LOADED_SPARE bytes in total. NULL: no set is to be dropped. */
 static place *find_due(coord_loaded *l, uint64_t now) {
     place *oldest = NULL;
     uint64_t bytes = 0;
@@ -110,8 +116,10 @@ void coord_loaded_trim(coord_loaded *l, uint64_t now) {
 
 /* ---- getting ---- */
 
-/* Ends the loading of `p` with `data` (NULL: it failed). Returns the set for the caller. If another
- * key has led to the same content, that is the earlier copy, and `data` goes to *duplicate. */
+/* Ends the loading of `p` with the set `data`, or, if `data` is NULL, after a failure. Returns the
+ * set for the caller, with a reference, or NULL after a failure. If the table already has a copy of
+ * this content, which was loaded for another key, returns this copy. The caller must then destroy
+ * `data`, which it gets back in *duplicate. */
 static cop_data *end_loading(coord_loaded *l, place *p, cop_data *data, cop_data **duplicate) {
     char digest[65] = "";
     if (data) cop_hex32(data->digest, digest);
@@ -141,7 +149,7 @@ static cop_err load_into(coord_loaded *l, place *p, const coord_loaded_source *s
                          cop_data **out, cop_error *error) {
     cop_data *data = NULL, *duplicate = NULL;
     cop_err e = source->load(source->context, &data, error);
-    if (e == COP_ERR_NO_MEMORY) { /* idle sets give way */
+    if (e == COP_ERR_NO_MEMORY) { /* drops all idle sets and tries again */
         coord_loaded_trim(l, UINT64_MAX);
         e = source->load(source->context, &data, error);
     }

@@ -1,24 +1,32 @@
-/* The store: opening, schema, closing. See store.h. Tables:
- *   meta(version, last_job, last_evaluation)   one row; the highest numbers ever given
+/* The store: opening, schema, closing. See store.h. The tables and their columns:
+ *
+ *   meta(version, last_job, last_evaluation)
+ *     Has one row: the version of the schema, and the highest numbers ever given to a job and to an
+ *     evaluation.
  *   jobs(job, name, state, text, spec, data_digest, digest, digest_step, created_ms, finished_ms,
- *        fingerprint, submission, owner)      submission: the key of the request that created it;
- *                                             owner: the name in its sender's certificate
- *   steps(job, step, loss, seconds)            one row for each step: mean training loss
+ *        fingerprint, submission, owner)
+ *     `submission` is the key of the request that created the job. `owner` is the name in the
+ *     certificate of the client that sent this request.
+ *   steps(job, step, loss, seconds)
+ *     Has one row for each step. `loss` is the mean over the training samples of the step.
  *   epochs(job, step, epoch, train_loss, train_error)
  *   evaluations(job, step, part, loss, error, seconds)
- *   events(id, job, time_ms, level, text)      job 0: events of the pool
+ *   events(id, job, time_ms, level, text)
+ *     Events with job 0 belong to the pool.
  *   data_sets(place, name, digest, bytes, train, test, classes, rank, dim0, dim1, dim2)
- *                                             names of packs in state/data, the newest last
- * Metrics are keyed by (job, step): a step that is computed again after a restart replaces its row.
- */
+ *     Has the names of the packs in state/data; the newest name has the largest place.
+ *
+ * The key of steps, epochs and evaluations is (job, step). So a step that is computed again after a
+ * restart replaces its row. */
 #include <stdio.h>
 #include <string.h>
 
 #include "common/base/alloc.h"
 #include "coordinator/store/store_state.h"
 
-/* migrations[i] turns version i into version i + 1. All run in one transaction. Released entries
- * never change: a change of the schema appends an entry. */
+/* migrations[i] turns version i of the schema into version i + 1. An opened store runs all that it
+ * needs in one transaction. An entry that has been released never changes: each change of the
+ * schema appends an entry. */
 static const char *const migrations[COORD_STORE_VERSION] = {
     "CREATE TABLE meta(version INTEGER NOT NULL, last_job INTEGER NOT NULL DEFAULT 0);"
     "INSERT INTO meta(version) VALUES(0);"
@@ -81,7 +89,7 @@ cop_err coord_store_fail(sqlite3 *database, const char *what, cop_error *error) 
 
 /* ---- schema ---- */
 
-/* *count: tables and indices; 0 for an empty file. */
+/* Sets *count to the number of tables and indices. It is 0 for an empty file. */
 static cop_err count_tables(coord_store *s, const char *path, int *count, cop_error *error) {
     sqlite3_stmt *q = NULL;
     const char sql[] = "SELECT count(*) FROM sqlite_master";
@@ -95,7 +103,7 @@ static cop_err count_tables(coord_store *s, const char *path, int *count, cop_er
     return e;
 }
 
-/* *version 0: the file is empty. */
+/* Sets *version to the version of the schema, or to 0 if the file is empty. */
 static cop_err read_version(coord_store *s, const char *path, int *version, cop_error *error) {
     sqlite3_stmt *q = NULL;
     int tables = 0;
@@ -148,7 +156,7 @@ static cop_err open_one(const char *path, int flags, sqlite3 **out, cop_error *e
 
 static cop_err open_database(coord_store *s, const char *path, cop_error *error) {
     COP_TRY(open_one(path, SQLITE_OPEN_READWRITE | SQLITE_OPEN_CREATE, &s->writer, error));
-    COP_TRY(prepare_schema(s, path, error)); /* before the pragma: a newer store stays unchanged */
+    COP_TRY(prepare_schema(s, path, error)); /* first: the pragma would change a newer store */
     if (sqlite3_exec(s->writer, "PRAGMA journal_mode = WAL", NULL, NULL, NULL) != SQLITE_OK)
         return coord_store_fail(s->writer, path, error);
     for (int i = 1; i < STORE_KINDS; i++)
@@ -184,7 +192,7 @@ void coord_store_close(coord_store *s) {
         uv_mutex_unlock(&s->mutex);
         uv_thread_join(&s->thread);
     }
-    COP_ASSERT(!s->head && !s->queued); /* the thread wrote or gave up everything */
+    COP_ASSERT(!s->head && !s->queued); /* the thread has written or given up every write */
     coord_store_free_spares(s);
     for (int i = 1; i < STORE_KINDS; i++) sqlite3_finalize(s->statement[i]);
     sqlite3_close(s->reader);

@@ -1,7 +1,7 @@
-/* The store: jobs, metrics, events and names of data sets in SQLite (WAL mode). One thread of its
- * own commits queued writes in batches, so the loop runs no SQL and waits for no fsync. A
- * submission is acknowledged only after its commit. Older schema versions are migrated; a newer
- * store is refused and not changed. */
+/* The store keeps jobs, metrics, events and names of data sets in SQLite (WAL mode). Writes are
+ * queued, and the store's own thread commits them in batches. So a write costs the loop no SQL and
+ * no wait for an fsync. A submission is acknowledged only after its commit. A store with an older
+ * schema is migrated when it is opened; a store of a newer program is refused and not changed. */
 #ifndef COP_COORDINATOR_STORE_H
 #define COP_COORDINATOR_STORE_H
 
@@ -16,77 +16,85 @@
 
 typedef struct coord_store coord_store;
 
-/* Opens or creates the database file `path` and starts the store's thread. VERSION: the store is
- * newer than this program. CORRUPT: the file is not a store. IO, DENIED, NO_SPACE, NO_MEMORY. The
- * caller owns *out (coord_store_close). */
+/* Opens or creates the database file `path` and starts the store's thread. The caller owns *out
+ * (coord_store_close). Errors: VERSION if the store is newer than this program, CORRUPT if the file
+ * is not a store, and IO, DENIED, BUSY, NO_SPACE, NO_MEMORY, INTERNAL. */
 cop_err coord_store_open(const char *path, coord_store **out, cop_error *error);
-/* Commits all queued writes, joins the thread and frees the store. NULL has no effect. */
+/* Commits the queued writes, joins the thread and frees the store. Writes that the disk does not
+ * accept are given up and logged. NULL has no effect. */
 void coord_store_close(coord_store *store);
 
 /* ---- writes: any thread; committed in the order of the calls ---- */
 
-/* Called on the store's thread after the commit, or on the caller's thread if the write cannot be
- * queued (BUSY). `text` explains a failure and is valid during the call only. */
+/* Receives the result of a write: on the store's thread after its commit or failure, or at once on
+ * the caller's thread, with BUSY, if the write cannot be queued. `text` explains a failure and is
+ * valid during the call only. */
 typedef void (*coord_store_done)(void *context, cop_err result, const char *text);
 
-/* A new job. The store copies everything and takes a reference to `spec`. */
+/* A new job. The store copies all strings and the key, and takes a reference to `spec`. */
 typedef struct coord_store_submission {
     uint64_t job;
     const char *name, *data_digest;
-    const char *owner;        /* name in the submitter's certificate; NULL or "": none */
+    const char *owner;        /* name in the submitter's certificate; NULL or "": no certificate */
     cop_buffer *spec;         /* the packed job */
-    const unsigned char *key; /* COORD_STORE_KEY bytes of the request; NULL: none */
-    int64_t created_ms;       /* 0: now */
+    const unsigned char *key; /* the request's key, COORD_STORE_KEY bytes; NULL: it has none */
+    int64_t created_ms;       /* Unix time in ms; 0: now */
 } coord_store_submission;
 
-/* Metrics of a job. A row replaces an earlier row of the same job and step: after a restart, steps
- * beyond the last checkpoint are computed and written again. */
+/* Metrics of a job. A row replaces an earlier row of the same job and step, because after a restart
+ * the steps beyond the last checkpoint are computed and written again. */
 typedef struct coord_store_step {
     uint64_t step;
-    double loss; /* mean over the training samples of the step */
-    double seconds;
+    double loss;    /* mean over the training samples of the step */
+    double seconds; /* of training up to this step */
 } coord_store_step;
 typedef struct coord_store_epoch {
-    uint64_t step;
-    double epoch, train_loss;
-    double train_error; /* NaN: the job has no classes */
+    uint64_t step;      /* the last one of the epoch */
+    double epoch;
+    double train_loss;  /* mean over the epoch's samples */
+    double train_error; /* as a fraction; NaN: the job has no classes */
 } coord_store_epoch;
 typedef struct coord_store_evaluation {
     uint64_t step;
     const char *part; /* "test" or "validation" */
     double loss;
-    double error; /* NaN: the job has no classes */
-    double seconds;
+    double error;   /* as a fraction; NaN: the job has no classes */
+    double seconds; /* of training up to this step */
 } coord_store_evaluation;
 
-/* `done` may be NULL. */
+/* Adds a job in state QUEUED; it replaces an earlier job of this number. `done` may be NULL. */
 void coord_store_add_job(coord_store *store, const coord_store_submission *submission,
                          coord_store_done done, void *context);
 /* Removes the job with its metrics and events. `done` may be NULL. */
 void coord_store_remove_job(coord_store *store, uint64_t job, coord_store_done done, void *context);
+/* Stores a new state of the job. `text` explains it ("": no explanation). */
 void coord_store_set_state(coord_store *store, uint64_t job, coord_job_state state,
                            const char *text);
-/* Stores the state that a client asked for; `done` is called when a crash can no longer undo it. */
+/* Stores the state that a client asked for. `done` is called when the state is on the disk, so that
+ * no crash can undo it, or when the write has failed. */
 void coord_store_confirm_state(coord_store *store, uint64_t job, coord_job_state state,
                                coord_store_done done, void *context);
-/* The fingerprint of the OpenBLAS that the job is pinned to (numerics: openblas). */
+/* Stores the fingerprint of the OpenBLAS to which the job is pinned. Only for jobs with
+ * `numerics: openblas`. */
 void coord_store_set_fingerprint(coord_store *store, uint64_t job, uint64_t fingerprint);
-/* The digest of the weights that a checkpoint of `step` holds. */
+/* Stores the digest of the weights in the checkpoint of `step`, instead of any earlier one. */
 void coord_store_set_digest(coord_store *store, uint64_t job, uint64_t step, const char *digest);
 void coord_store_add_step(coord_store *store, uint64_t job, const coord_store_step *row);
 void coord_store_add_epoch(coord_store *store, uint64_t job, const coord_store_epoch *row);
 void coord_store_add_evaluation(coord_store *store, uint64_t job,
                                 const coord_store_evaluation *row);
-/* A line of the job's log; job 0: of the pool's. */
+/* Adds a line to the job's log, or to the log of the pool if `job` is 0. */
 void coord_store_add_event(coord_store *store, uint64_t job, const char *level, const char *text);
-/* Records that an evaluation got this number (from 1), so that no later one gets it. Evaluations
- * themselves are not stored. */
+/* Records that an evaluation got this number (1 or more), so that no later evaluation gets it. The
+ * evaluations themselves are not stored. */
 void coord_store_keep_evaluation(coord_store *store, uint64_t number);
-/* Waits until all writes that were queued before are on the disk (fsync). The saver calls it before
- * it publishes a checkpoint, because a run that continues from there will not write the earlier
- * metrics again. Not on the loop. IO and others: they cannot be written now; they stay queued and
- * are tried again. NO_MEMORY: a write was lost for lack of memory since the last flush, or one that
- * must survive was lost since the start. */
+/* Waits until all writes that were queued before this call are on the disk (fsync). The saver calls
+ * it before it publishes a checkpoint, because a run that continues from this checkpoint does not
+ * write the earlier metrics again. Not on the loop thread.
+ * IO, NO_SPACE and other errors of the disk: some of these writes may not be on the disk; those
+ * that nobody waits for stay queued and are tried again.
+ * NO_MEMORY: there is no room or memory to wait in the queue, or a write has been lost for lack of
+ * memory since the last flush, or a write that must survive has been lost since the start. */
 cop_err coord_store_flush(coord_store *store);
 
 /* ---- data sets ---- */
@@ -94,65 +102,89 @@ cop_err coord_store_flush(coord_store *store);
 /* A name of a data set with the properties of its content. */
 typedef struct coord_dataset {
     char name[COP_NAME_MAX];
-    char digest[65]; /* "": offered by --data or built in, and not read yet: the rest is 0 */
-    uint64_t bytes;  /* of the pack */
-    uint32_t train, test, classes, rank, shape[3];
-    uint32_t jobs; /* unfinished jobs that use it; not stored */
+    char digest[65];  /* of the content. "" if the set belongs to --data or is built in, and has not
+                       * been read yet; then all fields below are 0 */
+    uint64_t bytes;   /* size of the pack */
+    uint32_t train;   /* training samples */
+    uint32_t test;    /* test samples */
+    uint32_t classes; /* 0: the set has no classes */
+    uint32_t rank;    /* dimensions of a sample; `shape` holds their sizes */
+    uint32_t shape[3];
+    uint32_t jobs; /* unfinished jobs that use the content; not stored */
 } coord_dataset;
 
-/* These return after the commit; on an error nothing has changed. Not on the loop. put: a pair of
- * name and digest that is already stored becomes the newest. remove: this name of the digest, or,
- * if `name` is "", all names of it. */
+/* Both functions return after the commit. On an error the store has not changed. Not on the loop
+ * thread. */
+
+/* Stores a name of a data set in the newest place. If this pair of name and digest is already
+ * stored, it moves to the newest place. */
 cop_err coord_store_put_set(coord_store *store, const coord_dataset *set, cop_error *error);
+/* Removes the pair of this name and this digest, or, if `name` is "", all names of the digest. */
 cop_err coord_store_remove_set(coord_store *store, const char *name, const char *digest,
                                cop_error *error);
 
-/* ---- reads: any thread. They use a connection of their own and may wait for the disk, so the loop
- * calls only the short ones. The content of the database is input: rows with impossible values are
- * skipped and logged. ---- */
+/* ---- reads: any thread ----
+ * All reads share one connection, which the writer thread does not use. A read may wait for the
+ * disk and for another read, so the loop thread calls only the short ones. The database may have
+ * been altered: jobs and data sets with impossible values are skipped and logged. */
 
 typedef struct coord_store_job {
     uint64_t job;
     coord_job_state state;
-    char name[COP_NAME_MAX], text[512], digest[65], data_digest[65], created[32], finished[32];
-    cop_buffer *spec;
-    uint64_t step, digest_step, fingerprint; /* fingerprint 0: not pinned */
-    unsigned char key[COORD_STORE_KEY];      /* of its submission */
+    char name[COP_NAME_MAX];
+    char text[512];       /* explains the state; "": no explanation */
+    char digest[65];      /* of the weights in the checkpoint of `digest_step`; "": not known */
+    char data_digest[65]; /* of the data set */
+    char created[32];     /* UTC */
+    char finished[32];    /* UTC; "": the job has not ended */
+    cop_buffer *spec;     /* the packed job */
+    uint64_t step;        /* the last one that has a row of metrics; 0: there is none */
+    uint64_t digest_step;
+    uint64_t fingerprint;               /* of the OpenBLAS that it is pinned to; 0: not pinned */
+    unsigned char key[COORD_STORE_KEY]; /* of its submission */
     bool has_key;
-    char owner[COP_NAME_MAX];
-    double train_loss, test_error, test_loss, seconds; /* test_error NaN: none */
-    bool has_train_loss, has_evaluation;
+    char owner[COP_NAME_MAX]; /* name in the submitter's certificate; "": no certificate */
+    double train_loss;        /* of the last epoch that ended; valid if has_train_loss */
+    double test_error;        /* of the last evaluation, as a fraction; NaN: it has none */
+    double test_loss;         /* of the last evaluation; valid if has_evaluation */
+    double seconds;           /* of training up to `step` */
+    bool has_train_loss;
+    bool has_evaluation;
 } coord_store_job;
 typedef struct coord_store_event {
     uint64_t id, job;
     char time[32], level[8], text[512];
 } coord_store_event;
-/* The first `limit` events of `job` after the event `after`. */
+/* Selects the first `limit` events of `job` (0: of the pool) whose id is larger than `after`. */
 typedef struct coord_store_event_range {
     uint64_t job, after;
     uint32_t limit;
 } coord_store_event_range;
 
-/* Visitors. A row is valid during the call only. An error ends the query, which returns it. */
+/* Visitors: called for each row. The row is valid during the call only. If a visitor returns an
+ * error, the query ends and returns this error. A visitor must not read from the store. */
 typedef cop_err (*coord_store_visit_job)(void *context, const coord_store_job *job);
 typedef cop_err (*coord_store_visit_set)(void *context, const coord_dataset *set);
 typedef cop_err (*coord_store_visit_event)(void *context, const coord_store_event *event);
 
-/* The highest number that a job or an evaluation ever got; 0: none. At most COORD_JOB_MAX. */
+/* Returns the highest number that a job ever got, at most COORD_JOB_MAX. Returns 0 if there has
+ * been no job, or if the store cannot be read. */
 uint64_t coord_store_last_job(coord_store *store);
+/* The same for evaluations. */
 uint64_t coord_store_last_evaluation(coord_store *store);
-/* True: there is a row of this number, valid or not, or the disk cannot tell. */
+/* True if the store has a row with this number, valid or not, or if the store cannot be read. */
 bool coord_store_has_job(coord_store *store, uint64_t job);
-/* Newest first, up to `limit` (0: all). */
+/* Visits the `limit` newest jobs (0: all jobs), the newest first. */
 cop_err coord_store_each_job(coord_store *store, uint32_t limit, coord_store_visit_job visit,
                              void *context, cop_error *error);
-/* NOT_FOUND: no such job. On success the caller owns a reference to out->spec. */
+/* Reads one job. NOT_FOUND: there is no such job, or its row is invalid. On success the caller owns
+ * a reference to out->spec (cop_buffer_release). */
 cop_err coord_store_get_job(coord_store *store, uint64_t job, coord_store_job *out,
                             cop_error *error);
-/* Oldest first. */
+/* Visits all names of data sets, the oldest first. */
 cop_err coord_store_each_set(coord_store *store, coord_store_visit_set visit, void *context,
                              cop_error *error);
-/* Oldest first. */
+/* Visits the selected events, the oldest first. */
 cop_err coord_store_each_event(coord_store *store, const coord_store_event_range *range,
                                coord_store_visit_event visit, void *context, cop_error *error);
 

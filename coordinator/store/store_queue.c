@@ -1,5 +1,6 @@
-/* The queue of the store: a bounded list of writes that the writer thread commits (store_write.c).
- * A write takes its memory from the spares, so that a training step allocates nothing. */
+/* The queue of the store: a list of writes that the writer thread commits (store_write.c). Its
+ * length is bounded, except for writes that must survive. A write takes its memory from the spares
+ * if it can, so a training step usually allocates nothing here. */
 #include <stdio.h>
 #include <string.h>
 
@@ -8,7 +9,7 @@
 #include "common/base/log.h"
 #include "coordinator/store/store_state.h"
 
-#define QUEUE_MAX 16384 /* queued writes: see recovery_has_room */
+#define QUEUE_MAX 16384 /* writes in the queue; recovery_has_room says for which kinds */
 
 static const char no_room[] = "out of memory, or too many writes wait for the disk: try again";
 
@@ -49,7 +50,8 @@ void coord_store_free_spares(coord_store *s) {
     cop_free(s->reserve);
 }
 
-/* NULL: no spare for this kind. Under the mutex. */
+/* Takes a spare for a write of this kind. NULL: there is none, or only the reserve is left and the
+ * kind may not use it. The caller holds `mutex`. */
 static store_write *take_spare(coord_store *s, store_kind kind) {
     const bool droppable = recovery_need_of(kind) == RECOVERY_MAY_GO;
     store_write *w = s->spare;
@@ -73,7 +75,8 @@ static void note_loss(coord_store *s, store_kind kind, uint64_t job) {
     uv_mutex_unlock(&s->mutex);
 }
 
-/* A zeroed write of this kind, not queued yet. NULL: no room (logged once) or no memory. */
+/* Returns a zeroed write of this kind with its number and time, not in the queue yet. NULL: there
+ * is no room in the queue (logged once until there is room again), or no memory. */
 static store_write *begin_write(coord_store *s, store_kind kind, uint64_t job) {
     COP_ASSERT(kind > STORE_NONE && kind <= STORE_BARRIER);
     uv_mutex_lock(&s->mutex);
@@ -97,6 +100,8 @@ static store_write *begin_write(coord_store *s, store_kind kind, uint64_t job) {
     return w;
 }
 
+/* Appends the write to the queue, and wakes the writer thread if the write is durable or the queue
+ * was empty. */
 static void end_write(coord_store *s, store_write *w) {
     uv_mutex_lock(&s->mutex);
     COP_ASSERT(s->started && !s->stopping);
@@ -112,7 +117,8 @@ static void end_write(coord_store *s, store_write *w) {
     uv_mutex_unlock(&s->mutex);
 }
 
-/* Queues the write with its callback. `w` NULL: the caller is refused at once. */
+/* Queues the write with its callback, which may be NULL. If begin_write failed (`w` is NULL), calls
+ * the callback at once with BUSY. */
 static void end_write_with(coord_store *s, store_write *w, coord_store_done done, void *context) {
     if (w) {
         w->done = done;
@@ -123,7 +129,7 @@ static void end_write_with(coord_store *s, store_write *w, coord_store_done done
     }
 }
 
-/* ---- writes that nobody waits for, or with a callback ---- */
+/* ---- writes that return at once ---- */
 
 void coord_store_add_job(coord_store *s, const coord_store_submission *j, coord_store_done done,
                          void *context) {
@@ -198,7 +204,7 @@ void coord_store_add_evaluation(coord_store *s, uint64_t job, const coord_store_
     store_write *w = begin_write(s, STORE_ADD_EVALUATION, job);
     if (!w) return;
     w->evaluation.row = *row;
-    w->evaluation.row.part = NULL; /* the caller's */
+    w->evaluation.row.part = NULL; /* the string is the caller's: the write has a copy */
     snprintf(w->evaluation.part, sizeof w->evaluation.part, "%s", row->part);
     end_write(s, w);
 }
@@ -217,7 +223,7 @@ void coord_store_keep_evaluation(coord_store *s, uint64_t number) {
     if (w) end_write(s, w);
 }
 
-/* ---- writes whose caller waits here ---- */
+/* ---- writes that return after the commit ---- */
 
 typedef struct store_wait {
     uv_sem_t done;
@@ -232,7 +238,7 @@ static void on_waited(void *context, cop_err result, const char *text) {
     uv_sem_post(&wait->done);
 }
 
-/* `w` NULL: there was no room or no memory for it. */
+/* Queues the write and waits for its result. NO_MEMORY if begin_write failed (`w` is NULL). */
 static cop_err write_and_wait(coord_store *s, store_write *w, cop_error *error) {
     store_wait wait = {.result = COP_OK};
     if (!w || uv_sem_init(&wait.done, 0)) {

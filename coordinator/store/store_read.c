@@ -1,5 +1,5 @@
-/* Queries of the store. They share one read connection, one query at a time. WAL mode lets it read
- * during a write; it sees committed rows. */
+/* Queries of the store. They share one read connection, which runs one query at a time. In WAL mode
+ * it can read while the writer thread writes. It sees only committed rows. */
 #include <math.h>
 #include <stdio.h>
 #include <string.h>
@@ -9,17 +9,18 @@
 #include "common/base/log.h"
 #include "coordinator/store/store_state.h"
 
-/* ---- queries: the mutex is held from begin_query to end_query, because the error text belongs to
- * the connection ---- */
+/* ---- queries ----
+ * A query holds read_mutex from begin_query to end_query, because SQLite keeps the error text of
+ * the last failure on the connection. */
 
-/* Locks, whether or not it succeeds: end_query must follow. */
+/* Takes read_mutex and prepares the SQL. end_query must follow, even after an error. */
 static cop_err begin_query(coord_store *s, const char *sql, sqlite3_stmt **q, cop_error *error) {
     uv_mutex_lock(&s->read_mutex);
     if (sqlite3_prepare_v2(s->reader, sql, -1, q, NULL) == SQLITE_OK) return COP_OK;
     return coord_store_fail(s->reader, "the store", error);
 }
 
-/* True: there is a row. False: the end, or an error in *e. */
+/* Steps to the next row. True: there is one. False: there are no more rows, or *e is an error. */
 static bool next_row(coord_store *s, sqlite3_stmt *q, cop_err *e, cop_error *error) {
     const int result = sqlite3_step(q);
     if (result != SQLITE_ROW && result != SQLITE_DONE)
@@ -58,7 +59,7 @@ static void column_time(sqlite3_stmt *q, int column, char out[32]) {
         out[0] = '\0';
 }
 
-/* Checks the number and the state, on which decisions depend. */
+/* True: the row's number and state are possible. Decisions depend on these two columns. */
 static bool is_valid_row(sqlite3_stmt *q) {
     const int64_t job = sqlite3_column_int64(q, 0), state = sqlite3_column_int64(q, 1);
     if (job >= 1 && (uint64_t)job <= COORD_JOB_MAX && state >= COORD_QUEUED &&
@@ -69,13 +70,13 @@ static bool is_valid_row(sqlite3_stmt *q) {
     return false;
 }
 
-/* Steps have 32 bits; an impossible one is read as 0. */
+/* Reads a number of a step. If it does not fit into 32 bits, as every valid one does, returns 0. */
 static uint64_t column_step(sqlite3_stmt *q, int column) {
     const int64_t step = sqlite3_column_int64(q, column);
     return step >= 0 && step <= UINT32_MAX ? (uint64_t)step : 0;
 }
 
-/* NO_MEMORY. The caller releases j->spec in any case. */
+/* Copies a row to *j. NO_MEMORY. The caller releases j->spec even after an error. */
 static cop_err read_row(sqlite3_stmt *q, coord_store_job *j) {
     memset(j, 0, sizeof *j);
     j->job = (uint64_t)sqlite3_column_int64(q, 0);
@@ -106,10 +107,9 @@ static cop_err read_row(sqlite3_stmt *q, coord_store_job *j) {
     return COP_OK;
 }
 
-/* job 0: all jobs. limit 0: no limit. */
 typedef struct job_query {
-    uint64_t job;
-    uint32_t limit;
+    uint64_t job;   /* the job to read; 0: all jobs */
+    uint32_t limit; /* the maximum number of rows; 0: no limit */
 } job_query;
 
 static cop_err query_jobs(coord_store *s, job_query query, coord_store_visit_job visit,
@@ -163,8 +163,8 @@ cop_err coord_store_get_job(coord_store *s, uint64_t job, coord_store_job *out, 
                                  (unsigned long long)job);
 }
 
-/* The first column of the first row for the parameter `value`; `fallback` if there is none, or on
- * an error. */
+/* Runs the SQL with `value` as its parameter and returns the first column of the first row. Returns
+ * `fallback` if there is no row, or on an error. */
 static int64_t query_number(coord_store *s, const char *sql, uint64_t value, int64_t fallback) {
     sqlite3_stmt *q = NULL;
     if (!begin_query(s, sql, &q, NULL)) {

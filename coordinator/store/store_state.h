@@ -1,5 +1,6 @@
-/* The store's own state. Included only by store.c (opening, schema), store_queue.c (the queue of
- * writes), store_write.c (the writer thread) and store_read.c (queries). */
+/* The private state of the store. Only these files include this header: store.c (opening, schema),
+ * store_queue.c (the queue of writes), store_write.c (the writer thread) and store_read.c
+ * (queries). */
 #ifndef COP_COORDINATOR_STORE_STATE_H
 #define COP_COORDINATOR_STORE_STATE_H
 
@@ -8,27 +9,28 @@
 
 #include "coordinator/store/store.h"
 
-#define COORD_STORE_RESERVE 256  /* spare writes that metrics and events never take */
-#define COORD_STORE_SPARES  1024 /* finished writes that are kept for reuse */
+/* A spare is the memory of a write that is not queued. */
+#define COORD_STORE_RESERVE 256  /* the last spares, which metrics and events never take */
+#define COORD_STORE_SPARES  1024 /* beyond this number, finished writes are freed, not kept */
 
-/* The row of a STORE_ADD_JOB. */
+/* The row that a write of kind STORE_ADD_JOB adds. */
 typedef struct store_job_row {
     char name[COP_NAME_MAX], data_digest[65], owner[COP_NAME_MAX];
     unsigned char key[COORD_STORE_KEY];
     bool has_key;
-    cop_buffer *spec; /* held */
+    cop_buffer *spec; /* a reference, which empty_write releases */
 } store_job_row;
 
-/* A queued write. `kind` says which member of the union is set; kinds without a member need only
- * the job's number. */
+/* A queued write. `kind` says which member of the union is set. Some kinds have no member: they
+ * need only `job`. */
 typedef struct store_write store_write;
 struct store_write {
     store_kind kind;
     store_write *next;
-    uint64_t job;
-    int64_t time_ms;
-    coord_store_done done; /* NULL: nobody waits */
-    void *context;
+    uint64_t job;          /* STORE_KEEP_EVALUATION: the number of the evaluation */
+    int64_t time_ms;       /* Unix time of the call */
+    coord_store_done done; /* gets the result; NULL: nobody waits for it */
+    void *context;         /* of `done` */
     union {
         store_job_row new_job; /* STORE_ADD_JOB */
         struct {
@@ -40,59 +42,65 @@ struct store_write {
             char digest[65];
         } digest;             /* STORE_SET_DIGEST */
         uint64_t fingerprint; /* STORE_SET_FINGERPRINT */
-        coord_store_step step;
-        coord_store_epoch epoch;
+        coord_store_step step;   /* STORE_ADD_STEP */
+        coord_store_epoch epoch; /* STORE_ADD_EPOCH */
         struct {
-            coord_store_evaluation row; /* its `part` is unused */
+            coord_store_evaluation row; /* row.part is NULL: `part` replaces it */
             char part[16];
-        } evaluation;
+        } evaluation; /* STORE_ADD_EVALUATION */
         struct {
             char level[16], text[600];
-        } event;
-        const coord_dataset *set; /* STORE_PUT_SET, STORE_REMOVE_SET: borrowed, its caller waits */
+        } event; /* STORE_ADD_EVENT */
+        /* STORE_PUT_SET, STORE_REMOVE_SET: borrowed from the caller, who waits for the commit */
+        const coord_dataset *set;
     };
 };
 
 struct coord_store {
-    sqlite3 *writer; /* of the opening thread, then of the writer thread alone */
-    sqlite3 *reader; /* guarded by read_mutex */
-    sqlite3_stmt *statement[STORE_KINDS];
+    sqlite3 *writer; /* connection for writes; while the writer thread runs, only it uses it */
+    sqlite3 *reader; /* connection for queries; guarded by read_mutex */
+    sqlite3_stmt *statement[STORE_KINDS]; /* prepared on `writer`, by kind */
     uv_mutex_t mutex, read_mutex;
-    uv_cond_t work;
+    uv_cond_t work; /* signals the writer thread that the queue needs it */
     uv_thread_t thread;
-    /* guarded by mutex */
-    store_write *head, *tail, *spare;
-    store_write *reserve; /* an array of COORD_STORE_RESERVE, part of the spares */
-    uint32_t queued, spares;
-    bool stopping, started;
-    bool warned_full; /* the log says that metrics are dropped */
-    bool failing;     /* the last batch could not be written */
-    bool lost;        /* since the last flush a write found no memory */
-    bool behind;      /* ... and it had to survive: the disk is behind until the next start */
-    /* of the writer thread */
-    uint32_t pool_events; /* written since the last pruning */
+    /* guarded by mutex, except `started` */
+    store_write *head;    /* the queue, the oldest write first */
+    store_write *tail;    /* the newest write in the queue */
+    store_write *spare;   /* a list of writes that are not in use */
+    store_write *reserve; /* an array of COORD_STORE_RESERVE writes, which start as spares */
+    uint32_t queued;      /* number of writes in the queue */
+    uint32_t spares;      /* number of writes in the list `spare` */
+    bool stopping;        /* the store is being closed */
+    bool started;         /* the writer thread was started; set once, by coord_store_open */
+    bool warned_full;     /* the log already says that metrics are dropped */
+    bool failing;         /* the last batch left writes that must be tried again */
+    bool lost;            /* a write has found no memory since the last flush */
+    bool behind; /* a write that must survive has found no memory: from now on every flush fails */
+    /* used by the writer thread only */
+    uint32_t pool_events; /* events of the pool, written since the last pruning */
 };
 
 /* ---- store_write.c ---- */
-/* The statement of each kind, prepared on store->writer. */
+/* The SQL of each kind of write. coord_store_open prepares it on store->writer. */
 extern const char *const coord_store_sql[STORE_KINDS];
 /* The body of the writer thread: commits the queue until `stopping` is set and the queue is empty.
- */
+ * The argument is the coord_store. */
 void coord_store_run_writer(void *store);
-/* True: this write needs an fsync before the writes after it. */
+/* True: this write must be on the disk (fsync) when its transaction ends. */
 bool coord_store_is_durable(const store_write *write);
 
 /* ---- store_queue.c ---- */
-/* Allocates the reserve. False: out of memory. */
+/* Allocates the reserve and makes its writes the first spares. False: out of memory. */
 bool coord_store_make_spares(coord_store *store);
 void coord_store_free_spares(coord_store *store);
-/* Returns finished writes to the spares; frees what exceeds them. Under the mutex. */
+/* Makes the writes of the list spares again. Beyond COORD_STORE_SPARES it frees them, except those
+ * of the reserve. The caller holds `mutex`. */
 void coord_store_recycle(coord_store *store, store_write *list);
 
 /* ---- store.c ---- */
-/* Our code for an SQLite result. */
+/* Returns our error code for a result of SQLite. */
 cop_err coord_store_code(int result);
-/* The last error of `database` as "what: sentence". Never OK. */
+/* Fails with the last error of `database`; the text is "WHAT: SQLite's message". Never OK. */
 cop_err coord_store_fail(sqlite3 *database, const char *what, cop_error *error);
 
 #endif

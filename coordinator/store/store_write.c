@@ -1,20 +1,22 @@
-/* The writer thread: takes the queue, commits it in one transaction, and reports the results.
+/* The writer thread takes the whole queue, commits it in one transaction, and reports the results.
  *
- * Submissions, states and every write that a caller waits for are on the disk (fsync of the WAL)
- * before they are acknowledged. Metrics and events are committed without fsync: they survive the
- * death of the process, and a power failure can take only the newest. While the disk accepts no
- * writes (full disk), the writes that nobody waits for stay in the queue: all states of jobs, and
- * as many metrics and events as fit. */
+ * Metrics and events are committed without an fsync. So they survive the death of the process, but
+ * a power failure may take the newest of them. All other writes are durable: they are on the disk
+ * (fsync of the WAL) when their transaction ends and before their callbacks are called.
+ *
+ * While the disk accepts no writes, for example because it is full, the writes that nobody waits
+ * for stay in the queue. Metrics and events that find the queue full are dropped; the other writes
+ * are not. */
 #include <stdio.h>
 #include <string.h>
 
 #include "common/base/log.h"
 #include "coordinator/store/store_state.h"
 
-#define BATCH_MS    100    /* metrics and events are collected for this long */
-#define RETRY_MS    500    /* pause after a failed batch */
-#define POOL_EVENTS 100000 /* events of the pool that are kept */
-#define PRUNE_EVERY 1000   /* events of the pool between two prunings */
+#define BATCH_MS    100    /* the thread collects metrics and events for this time */
+#define RETRY_MS    500    /* pause after a batch that failed */
+#define POOL_EVENTS 100000 /* how many events of the pool a pruning leaves */
+#define PRUNE_EVERY 1000   /* how many events of the pool are added between two prunings */
 
 const char *const coord_store_sql[STORE_KINDS] = {
     [STORE_ADD_JOB] = "INSERT OR REPLACE INTO jobs(job, name, state, text, spec, data_digest, "
@@ -40,7 +42,7 @@ const char *const coord_store_sql[STORE_KINDS] = {
 /* ---- rows ---- */
 
 static void bind_text(sqlite3_stmt *q, int column, const char *text) {
-    sqlite3_bind_text(q, column, text, -1, SQLITE_STATIC); /* the write outlives the statement */
+    sqlite3_bind_text(q, column, text, -1, SQLITE_STATIC); /* write_one unbinds it: no copy */
 }
 
 static void bind_job(sqlite3_stmt *q, const store_write *w) {
@@ -66,7 +68,8 @@ static void bind_set(sqlite3_stmt *q, const store_write *w) {
     for (int i = 0; i < 7; i++) sqlite3_bind_int64(q, 5 + i, figures[i]);
 }
 
-/* Columns 2 to 4 of the three tables of metrics are a step and two figures. */
+/* Binds parameters 2 to 4. In the statements of all three tables of metrics, they are a step and
+ * two figures. */
 static void bind_figures(sqlite3_stmt *q, uint64_t step, double first, double second) {
     sqlite3_bind_int64(q, 2, (sqlite3_int64)step);
     sqlite3_bind_double(q, 3, first);
@@ -88,7 +91,7 @@ static void bind_values(sqlite3_stmt *q, const store_write *w) {
         bind_text(q, 2, w->digest.digest);
         sqlite3_bind_int64(q, 3, (sqlite3_int64)w->digest.step);
         break;
-    case STORE_SET_FINGERPRINT: /* SQLite's integers are signed: the 64 bits stay the same */
+    case STORE_SET_FINGERPRINT: /* SQLite's integers are signed; the cast keeps the 64 bits */
         sqlite3_bind_int64(q, 2, (sqlite3_int64)w->fingerprint);
         break;
     case STORE_ADD_STEP:
@@ -121,7 +124,7 @@ static void bind_values(sqlite3_stmt *q, const store_write *w) {
     }
 }
 
-/* Returns SQLite's result. */
+/* Removes the metrics and events of the job. Returns SQLite's result. */
 static int remove_rows_of_job(coord_store *s, uint64_t job) {
     static const char *const tables[] = {"steps", "epochs", "evaluations", "events"};
     int result = SQLITE_OK;
@@ -134,7 +137,8 @@ static int remove_rows_of_job(coord_store *s, uint64_t job) {
     return result;
 }
 
-/* No number is given to two jobs, not even after the first was removed. */
+/* Records that this number was given to a job, so that no other job ever gets it, not even after
+ * this job has been removed. Returns SQLite's result. */
 static int remember_number(coord_store *s, uint64_t job) {
     char text[100];
     snprintf(text, sizeof text, "UPDATE meta SET last_job = max(last_job, %llu)",
@@ -142,6 +146,7 @@ static int remember_number(coord_store *s, uint64_t job) {
     return sqlite3_exec(s->writer, text, NULL, NULL, NULL);
 }
 
+/* Returns SQLite's result; SQLITE_OK if the rows were written. */
 static int write_one(coord_store *s, const store_write *w) {
     COP_ASSERT(w->kind > STORE_NONE && w->kind <= STORE_BARRIER);
     if (w->kind == STORE_BARRIER) return SQLITE_OK;
@@ -163,8 +168,8 @@ bool coord_store_is_durable(const store_write *w) {
     return recovery_is_durable(w->kind, w->done != NULL);
 }
 
-/* Commits the whole list in one transaction, with at most one fsync, and with none if it holds only
- * metrics and events. Returns SQLite's result. */
+/* Commits the whole list in one transaction. The commit has one fsync if the list has a durable
+ * write; otherwise it has none. Returns SQLite's result. */
 static int commit_list(coord_store *s, const store_write *list) {
     bool durable = false;
     for (const store_write *w = list; w && !durable; w = w->next)
@@ -180,12 +185,13 @@ static int commit_list(coord_store *s, const store_write *list) {
     return result;
 }
 
-/* Releases what the write holds. */
+/* Releases the job's spec, if the write has one. */
 static void empty_write(store_write *w) {
     if (w->kind == STORE_ADD_JOB) cop_buffer_release(w->new_job.spec);
     w->kind = STORE_NONE;
 }
 
+/* Reports the result to the caller, if one waits for it, and releases what the write holds. */
 static void finish_write(store_write *w, int result) {
     if (w->done)
         w->done(w->context, coord_store_code(result),
@@ -193,8 +199,8 @@ static void finish_write(store_write *w, int result) {
     empty_write(w);
 }
 
-/* True: the error may pass, as a full disk does. A write that fails otherwise must not be tried
- * again, because it would stop all writes behind it. */
+/* True: the cause of the error may go away, as when a full disk gets room. A write that failed with
+ * any other error must not be tried again, because it would block all writes behind it for ever. */
 static bool is_transient(int result) {
     const int code = result & 0xff;
     return code == SQLITE_FULL || code == SQLITE_IOERR || code == SQLITE_BUSY ||
@@ -202,10 +208,11 @@ static bool is_transient(int result) {
            code == SQLITE_NOMEM;
 }
 
-/* After the list failed as a whole: tries each durable write again in a transaction of its own, and
- * answers every write that a caller waits for. Returns the writes to keep for a later try, in
- * order; nobody would write them again. Once a durable write is kept, no later one is tried, so a
- * job's states reach the disk in order. */
+/* To be called after the list has failed as a whole. Tries each durable write again in a
+ * transaction of its own, and answers every write that a caller waits for. Returns, in order, the
+ * writes to keep for a later try: those that nobody waits for and whose error may go away. After
+ * the first durable write that is kept, no other write is tried, so the states of a job reach the
+ * disk in order. All writes that are not kept go to *finished. */
 static store_write *retry_durable(coord_store *s, store_write *list, int failure,
                                   store_write **finished) {
     store_write *kept = NULL, **end = &kept;
@@ -230,7 +237,7 @@ static store_write *retry_durable(coord_store *s, store_write *list, int failure
     return kept;
 }
 
-/* Commits the list. Returns the writes to keep for a later try, in order; all others are in
+/* Commits the list. Returns, in order, the writes to keep for a later try. All others go to
  * *finished. */
 static store_write *write_batch(coord_store *s, store_write *list, store_write **finished) {
     const int result = commit_list(s, list);
@@ -243,7 +250,8 @@ static store_write *write_batch(coord_store *s, store_write *list, store_write *
     return NULL;
 }
 
-/* Events of the pool belong to no job whose removal would remove them: the newest are kept. */
+/* Removes all but the newest POOL_EVENTS events of the pool. They belong to no job, so the removal
+ * of a job does not remove them. */
 static void prune_events(coord_store *s) {
     char text[160];
     if (s->pool_events < PRUNE_EVERY) return;
@@ -257,7 +265,8 @@ static void prune_events(coord_store *s) {
 
 /* ---- the thread ---- */
 
-/* True: commit now. Metrics and events alone wait for more of them. */
+/* True: the queue must be committed now. A queue of only metrics and events is not urgent: the
+ * thread waits for more of them. The caller holds `mutex`. */
 static bool is_urgent(const coord_store *s) {
     if (s->stopping) return true;
     for (const store_write *w = s->head; w; w = w->next)
@@ -265,8 +274,9 @@ static bool is_urgent(const coord_store *s) {
     return false;
 }
 
-/* Puts kept writes in front of those that arrived in the meantime. When the store closes, they are
- * given up. Under the mutex. */
+/* Puts the writes that are kept for a later try in front of the queue, which holds the writes that
+ * arrived in the meantime. If the store is being closed, gives them up instead. The caller holds
+ * `mutex`. */
 static void put_back(coord_store *s, store_write *kept) {
     uint32_t count = 0;
     store_write *last = NULL;

@@ -1,13 +1,19 @@
 /* Uploads on the disk and in the table in memory, and the quota. See datasets_state.h.
  *
- * The folder of an upload, state/data/upload/DIGEST, holds a manifest and the chunks by number. The
- * manifest is the size of the pack (u64), the hash of each chunk (32 bytes), and the name; then, if
- * the owner has a certificate, a zero byte and the owner. Offers of one set with different chunks
- * have folders of their own (DIGEST-1, ...): only the complete data shows which offer was right,
- * and a wrong one must not harm the others.
+ * Each upload has a folder, state/data/upload/DIGEST. It holds the file `manifest` and a file for
+ * each chunk, whose name is its number with five digits. The manifest consists of:
+ * - the size of the pack (u64),
+ * - the hash of each chunk (32 bytes),
+ * - the name of the set,
+ * - if the owner has a certificate, a zero byte and the owner.
  *
- * The table holds what the manifests say and which chunks have arrived, so a chunk costs the same
- * however many there are. An upload counts with its full size from its offer on. */
+ * If several offers have the same digest but different chunks, each of them has its own upload in
+ * its own folder: DIGEST, DIGEST-1, DIGEST-2 and so on. Only the complete data shows which offer
+ * was right, and a wrong offer must not harm the others.
+ *
+ * The table in memory holds the content of the manifests and which chunks have arrived. So storing
+ * a chunk takes the same time however many chunks there are. For the quota, an upload counts with
+ * the full size of its pack from its first offer on. */
 #include <stdio.h>
 #include <string.h>
 #include <sys/stat.h>
@@ -19,12 +25,12 @@
 #include "common/base/str.h"
 #include "coordinator/store/datasets_state.h"
 
-#define UPLOAD_KEPT_S (7 * 24 * 3600)
-#define SPARE_BYTES   (64u << 20) /* of the disk, for everything else */
+#define UPLOAD_KEPT_S (7 * 24 * 3600) /* an upload is kept for this time after its newest offer */
+#define SPARE_BYTES   (64u << 20)     /* room on the disk that data sets do not take */
 
 /* ---- paths and sizes ---- */
 
-/* True: "DIGEST" or "DIGEST-NUMBER". */
+/* True: the name is "DIGEST" or "DIGEST-NUMBER". */
 static bool is_upload_folder(const char *name) {
     char digest[65];
     snprintf(digest, sizeof digest, "%.64s", name);
@@ -33,7 +39,7 @@ static bool is_upload_folder(const char *name) {
     return !*rest || (*rest == '-' && rest[1] && !rest[1 + strspn(rest + 1, "0123456789")]);
 }
 
-/* The path of a file in the upload's folder, or of the folder itself ("" as file). */
+/* The path of a file in the upload's folder, or of the folder itself if `file` is "". */
 static void upload_path(const coord_datasets *d, const char *folder, const char *file,
                         char out[4096]) {
     COP_ASSERT(is_upload_folder(folder));
@@ -93,7 +99,8 @@ bool coord_allocate_upload(coord_upload *u, uint64_t size) {
 
 /* ---- files ---- */
 
-/* Finds the chunks of `u` on the disk: those with the right length. */
+/* Sets `received` and `missing` of the upload. A chunk counts as received if its file has the right
+ * length; its content is not read. */
 static void find_chunks(const coord_datasets *d, coord_upload *u) {
     char path[4096];
     struct stat info;
@@ -106,7 +113,8 @@ static void find_chunks(const coord_datasets *d, coord_upload *u) {
     }
 }
 
-/* False: not a manifest. */
+/* Fills the upload from its manifest. False: the manifest is not valid, or out of memory. The
+ * caller must call coord_free_upload in either case. */
 static bool parse_manifest(const char *bytes, size_t size, coord_upload *u) {
     const uint64_t pack = size >= 8 ? cop_load_u64(bytes) : 0;
     const size_t name = 8 + 32 * (size_t)coord_chunk_count(pack);
@@ -122,6 +130,8 @@ static bool parse_manifest(const char *bytes, size_t size, coord_upload *u) {
     return true;
 }
 
+/* Fills *u from the upload's folder. False: the folder has no valid manifest, or out of memory; *u
+ * is then zeroed. */
 static bool read_upload(const coord_datasets *d, const char *folder, coord_upload *u) {
     char path[4096], *bytes = NULL;
     size_t size;
@@ -137,7 +147,7 @@ static bool read_upload(const coord_datasets *d, const char *folder, coord_uploa
     }
     snprintf(u->digest, sizeof u->digest, "%.64s", folder);
     snprintf(u->folder, sizeof u->folder, "%s", folder);
-    u->touched_s = (int64_t)info.st_mtime; /* each offer writes the manifest */
+    u->touched_s = (int64_t)info.st_mtime; /* the newest offer wrote the manifest */
     find_chunks(d, u);
     return true;
 }
@@ -187,9 +197,9 @@ void coord_drop_old_uploads(coord_datasets *d) {
     }
 }
 
-/* True: the upload was not needed any more when the coordinator stopped: its set is stored. An
- * older version that ran in between knows no DIGEST-NUMBER, so it commits the set and leaves them.
- */
+/* True: nobody needs the upload in this folder, because its set is stored. Such a folder is left if
+ * the coordinator died during a commit. An older version, which knows no folders DIGEST-NUMBER,
+ * leaves them whenever it commits the set. */
 static bool is_obsolete(const coord_datasets *d, const char *folder) {
     char digest[65];
     snprintf(digest, sizeof digest, "%.64s", folder);
@@ -220,8 +230,8 @@ void coord_free_uploads(coord_datasets *d) {
 
 /* ---- quota ---- */
 
-/* Bytes promised to the incomplete uploads, except `own` and those of `stored`; *count: how many
- * they are. */
+/* Returns the total size of the incomplete uploads, without the upload `own` and without all
+ * uploads of the set `stored`. Sets *count to the number of uploads in this total. */
 static uint64_t uploading_bytes(coord_datasets *d, const char *stored, const coord_upload *own,
                                 size_t *count) {
     uint64_t sum = 0;
@@ -237,7 +247,7 @@ static uint64_t uploading_bytes(coord_datasets *d, const char *stored, const coo
     return sum;
 }
 
-/* Bytes of all packs; a pack with several names counts once. */
+/* Returns the total size of all packs that have names. A pack with several names counts once. */
 static uint64_t stored_bytes(coord_datasets *d) {
     uint64_t sum = 0;
     uv_mutex_lock(&d->table);

@@ -1,8 +1,8 @@
 /* How data sets arrive: a client offers a set with the hashes of its chunks, puts the missing
- * chunks and commits. See datasets.h; upload_files.c keeps the files.
+ * chunks, and commits the set. See datasets.h. The files of uploads are in upload_files.c.
  *
- * A chunk must have exactly the length that follows from the offered size, so an upload never takes
- * more room than the quota granted it. */
+ * The offered size of the set gives the exact length of each chunk. A chunk of any other length is
+ * refused, so the chunks of an upload never take more room than its offer was granted. */
 #include <stdio.h>
 #include <string.h>
 
@@ -26,7 +26,8 @@ static cop_err fail_unknown_upload(const char *digest, cop_error *error) {
                     "there is no upload of %.16s...: offer the data set first", digest);
 }
 
-/* The upload of the set that misses the fewest chunks; NULL: there is none. Under `table`. */
+/* Of the uploads of this set, returns the one that misses the fewest chunks. NULL: there is none.
+ * Under `table`. */
 static coord_upload *find_fullest(coord_datasets *d, const char *digest) {
     coord_upload *best = NULL;
     for (int i = 0; i < COORD_UPLOADS_MAX; i++) {
@@ -36,7 +37,7 @@ static coord_upload *find_fullest(coord_datasets *d, const char *digest) {
     return best;
 }
 
-/* ---- offer: all but check_offer under `files` ---- */
+/* ---- offer: the functions after check_offer run under `files` ---- */
 
 static cop_err check_offer(const Coppice__Api__OfferDataRequest *o, cop_error *error) {
     COP_TRY(check_digest(o->digest, error));
@@ -70,7 +71,8 @@ static cop_err check_share(coord_datasets *d, const coord_offerer *offerer, cop_
                     owned, offerer->uploads_max);
 }
 
-/* The name of a built-in set is only for its own content: generates the set and compares. */
+/* Checks that an offer with the name of a built-in set has the content of this set; otherwise fails
+ * with INPUT. If the content is the same, stores the set as it was generated here. */
 static cop_err check_built_in(coord_datasets *d, const Coppice__Api__OfferDataRequest *o,
                               cop_error *error) {
     char digest[65];
@@ -88,7 +90,7 @@ static cop_err check_built_in(coord_datasets *d, const Coppice__Api__OfferDataRe
     return e;
 }
 
-/* The set is stored: adds the offered name. */
+/* Adds the offered name to a set that is already stored. */
 static cop_err add_name(coord_datasets *d, const Coppice__Api__OfferDataRequest *o,
                         cop_error *error) {
     cop_data *data = NULL;
@@ -98,7 +100,8 @@ static cop_err add_name(coord_datasets *d, const Coppice__Api__OfferDataRequest 
     return e;
 }
 
-/* True: the content is stored. A damaged pack is removed, because the upload replaces it. */
+/* True: the pack of the set exists, and no damage was found. A damaged pack is removed, so that the
+ * upload replaces it; if it cannot be removed, the result is true. */
 static bool has_intact_pack(coord_datasets *d, const char *digest, const char *name) {
     char path[4096];
     cop_data *data = NULL;
@@ -120,14 +123,14 @@ static bool is_offer_of(const coord_upload *u, const Coppice__Api__OfferDataRequ
     return same;
 }
 
-/* The upload that the offer continues; NULL: it begins a new one. */
+/* Returns the upload that the offer continues. NULL: the offer begins a new upload. */
 static coord_upload *find_offered(coord_datasets *d, const Coppice__Api__OfferDataRequest *o) {
     for (int i = 0; i < COORD_UPLOADS_MAX; i++)
         if (is_offer_of(&d->uploads[i], o)) return &d->uploads[i];
     return NULL;
 }
 
-/* A folder for the digest that no upload has. */
+/* Chooses the name of a folder for a new upload of this digest; no other upload has it. */
 static void choose_folder(coord_datasets *d, const char *digest, char out[COORD_UPLOAD_FOLDER]) {
     snprintf(out, COORD_UPLOAD_FOLDER, "%s", digest);
     for (int i = 1; coord_find_upload(d, out); i++)
@@ -141,7 +144,7 @@ static cop_err start_upload(coord_datasets *d, const Coppice__Api__OfferDataRequ
         coord_free_upload(&made);
         return cop_no_memory(error);
     }
-    COP_ASSERT(made.chunks == o->n_chunks); /* check_offer */
+    COP_ASSERT(made.chunks == o->n_chunks); /* check_offer has compared them */
     snprintf(made.digest, sizeof made.digest, "%s", o->digest);
     choose_folder(d, o->digest, made.folder);
     snprintf(made.name, sizeof made.name, "%s", o->name);
@@ -162,9 +165,8 @@ static cop_err start_upload(coord_datasets *d, const Coppice__Api__OfferDataRequ
     return COP_OK;
 }
 
-/* The upload continues with the name of this offer. On an error it stays as it was, with its
- * chunks.
- */
+/* Gives the upload the name in this offer and the time of this offer. On an error the upload stays
+ * as it was, with all its chunks. */
 static cop_err resume_upload(coord_datasets *d, const Coppice__Api__OfferDataRequest *o,
                              coord_upload *u, cop_error *error) {
     coord_upload renamed = *u;
@@ -211,21 +213,23 @@ cop_err coord_datasets_offer(coord_datasets *d, const Coppice__Api__OfferDataReq
 
 /* ---- put: without `files`, so that chunks arrive in parallel ---- */
 
-/* A chunk on its way to every upload of its set that was offered with it. */
+/* A chunk that arrived, and the search for the uploads that need it: those of its set whose offer
+ * has the hash of this chunk at its index. */
 typedef struct arrival {
     const coord_chunk *chunk;
-    unsigned char hash[32];
+    unsigned char hash[32];           /* of the bytes that arrived */
     int next;                         /* the place in the table where the search continues */
-    char folder[COORD_UPLOAD_FOLDER]; /* of the upload that the search found */
-    size_t size;                      /* that this upload expects */
+    char folder[COORD_UPLOAD_FOLDER]; /* of the upload that the search has found last */
+    size_t size;                      /* the length that this upload expects of the chunk */
 } arrival;
 
+/* True: the offer of this upload has the hash of the chunk at its index. */
 static bool is_offered(const coord_upload *u, const arrival *a) {
     return strcmp(u->digest, a->chunk->digest) == 0 && a->chunk->index < u->chunks &&
            memcmp(u->hashes + 32 * (size_t)a->chunk->index, a->hash, 32) == 0;
 }
 
-/* Finds the next upload of the set that was offered with this chunk. */
+/* Finds the next upload that was offered with this chunk. False: there are no more. */
 static bool find_next(coord_datasets *d, arrival *a) {
     bool found = false;
     uv_mutex_lock(&d->table);
@@ -244,7 +248,7 @@ static cop_err fail_size(const coord_chunk *c, size_t expected, cop_error *error
                     c->bytes->size, expected);
 }
 
-/* No upload of the set was offered with this chunk: the error says what is wrong. */
+/* Fails when no upload was offered with this chunk. The error says what is wrong with the chunk. */
 static cop_err refuse(coord_datasets *d, const coord_chunk *c, cop_error *error) {
     uv_mutex_lock(&d->table);
     const coord_upload *u = find_fullest(d, c->digest);
@@ -261,7 +265,8 @@ static cop_err refuse(coord_datasets *d, const coord_chunk *c, cop_error *error)
                     c->index);
 }
 
-/* The chunk is on the disk. NOT_FOUND: its upload was dropped in the meantime. */
+/* Records in the table that the chunk is on the disk. Lowers *missing to the number of chunks that
+ * the upload still misses, if this is less. NOT_FOUND: the upload was dropped in the meantime. */
 static cop_err note_chunk(coord_datasets *d, const arrival *a, uint32_t *missing,
                           cop_error *error) {
     uv_mutex_lock(&d->table);
@@ -277,8 +282,9 @@ static cop_err note_chunk(coord_datasets *d, const arrival *a, uint32_t *missing
     return same ? COP_OK : fail_unknown_upload(a->chunk->digest, error);
 }
 
-/* Drops the upload: a chunk with the offered hash has not the length that follows from the offered
- * size, so the upload can never become a set. */
+/* Drops the upload whose folder the search has found. A chunk with the offered hash arrived, but
+ * its length is not the one that the offered size requires. So the offer contradicts itself, and
+ * the upload can never become a set. */
 static void drop_inconsistent(coord_datasets *d, const arrival *a) {
     const coord_chunk *c = a->chunk;
     uv_mutex_lock(&d->files);
@@ -322,7 +328,7 @@ cop_err coord_datasets_put(coord_datasets *d, const coord_chunk *chunk, uint32_t
     return e == COP_ERR_NOT_FOUND ? refuse(d, chunk, error) : e;
 }
 
-/* ---- commit: under `files`, so the upload stays; its chunks may still arrive ---- */
+/* ---- commit: under `files`, so no other thread drops the upload; chunks may still arrive ---- */
 
 static cop_err read_chunk(const coord_datasets *d, const coord_upload *u, uint32_t index, char *to,
                           cop_error *error) {
@@ -340,7 +346,8 @@ static cop_err read_chunk(const coord_datasets *d, const coord_upload *u, uint32
     return e;
 }
 
-/* The complete set from its chunks, checked; the caller owns it. */
+/* Assembles the set from the chunks of a complete upload, and checks it. CORRUPT: it is not valid,
+ * or it has another digest. The caller owns *out. */
 static cop_err assemble(const coord_datasets *d, const coord_upload *u, cop_data **out,
                         cop_error *error) {
     char found[65];
@@ -361,13 +368,13 @@ static cop_err assemble(const coord_datasets *d, const coord_upload *u, cop_data
                     found, u->digest);
 }
 
-/* True: the same chunks may become a set later. */
+/* True: after this error, a later attempt with the same chunks may succeed. */
 static bool is_transient(cop_err e) {
     return e == COP_ERR_NO_MEMORY || e == COP_ERR_NO_SPACE || e == COP_ERR_IO ||
            e == COP_ERR_DENIED || e == COP_ERR_BUSY || e == COP_ERR_LIMIT;
 }
 
-/* Adds the class names from the client, which are stored in addition to the pack. */
+/* Adds the client's names of the classes to the set, if it sent any. INPUT: they do not fit it. */
 static cop_err name_classes(cop_data *data, const coord_commit *c, cop_error *error) {
     if (!c->class_count) return COP_OK;
     if (c->class_count != (size_t)data->classes ||
@@ -389,10 +396,11 @@ static cop_err make_set(coord_datasets *d, const coord_upload *u, const coord_co
     return e;
 }
 
-/* Makes the set of the first upload that is complete and valid. */
+/* Makes the set from the first upload that is complete and valid, then drops all uploads of this
+ * set. An upload that can never become a set is dropped, and the next complete one is tried. */
 static cop_err finish_upload(coord_datasets *d, const coord_commit *c, cop_error *error) {
     cop_err e = COP_ERR_NOT_FOUND;
-    bool done = coord_has_pack(d, c->digest); /* an earlier commit, whose answer was lost */
+    bool done = coord_has_pack(d, c->digest); /* the client repeats a commit that succeeded */
     while (!done) {
         uv_mutex_lock(&d->table);
         coord_upload *u = find_fullest(d, c->digest);
