@@ -1,39 +1,46 @@
 /* The only way to the heap: all memory of our own code comes from these functions.
  *
- * They count allocations, so that a debug build can assert that a step allocates nothing (rule L2).
- * They can also make the k-th allocation fail (fault injection). Thread-safe. */
+ * They count allocations, so that tests can check that a training step allocates nothing. They can
+ * also make the k-th allocation fail, so that tests reach the code for "out of memory".
+ * Thread-safe. */
 #ifndef COP_BASE_ALLOC_H
 #define COP_BASE_ALLOC_H
 
 #include <stddef.h>
 #include <stdint.h>
 
-/* Returns zeroed memory, aligned to 64 bytes if size >= 64. NULL: out of memory. Size 0 gives a
- * unique pointer. Free it with cop_free, like all blocks below. */
+/* Returns zeroed memory, aligned to 64 bytes if size >= 64. NULL: out of memory. For size 0 it
+ * returns a pointer that differs from those of all other blocks. The caller frees the block with
+ * cop_free; this is true of every function below that returns a block. */
 void *cop_alloc(size_t size);
-/* Like cop_alloc(count * size). NULL: out of memory, or the product overflows. */
+/* Returns cop_alloc(count * size). NULL: out of memory, or count * size overflows. */
 void *cop_alloc_array(size_t count, size_t size);
-/* Returns memory with undefined content, aligned to 64 bytes, for large tensors. NULL: out of
- * memory. */
+/* Returns memory with undefined content, aligned to 64 bytes, whatever its size. Meant for large
+ * buffers that the caller overwrites. NULL: out of memory. */
 void *cop_alloc_raw(size_t size);
-/* Changes the size of a block; new bytes are undefined. NULL: out of memory, and the old block
- * remains. Not for blocks from cop_alloc_raw, because the alignment is lost. */
+/* Changes the size of a block, which may move; `pointer` NULL creates a block. The content of added
+ * bytes is undefined. NULL: out of memory, and the old block stays valid. The new block may not be
+ * aligned to 64 bytes, so do not use it for blocks whose users rely on that alignment. */
 void *cop_realloc(void *pointer, size_t size);
 /* Frees a block. NULL has no effect. */
 void cop_free(void *pointer);
-/* Copies a text, or its first `length` bytes, and appends a NUL. NULL: out of memory. */
+/* Copies a text into a new block. NULL: out of memory. */
 char *cop_strdup(const char *text);
+/* Copies the first `length` bytes of a text, or the whole text if it is shorter, and appends a NUL.
+ * NULL: out of memory. */
 char *cop_strndup(const char *text, size_t length);
 
 /* Returns how many allocations this process has made so far, in all threads. */
 uint64_t cop_alloc_count(void);
-/* Makes the allocation with number cop_alloc_count() + k (k >= 1) return NULL, once. 0 disarms.
- * COPPICE_FAIL_ALLOC=k in the environment arms it at program start. */
+/* Makes the k-th allocation from now on (k >= 1) return NULL, and no later one. k = 0 turns this
+ * off. COPPICE_FAIL_ALLOC=k in the environment has the same effect at the start of the program. */
 void cop_alloc_fail_at(uint64_t k);
-/* Like cop_alloc_fail_at, but all later allocations fail too, until it is disarmed. */
+/* Like cop_alloc_fail_at, but all allocations after the k-th one fail, too, until
+ * cop_alloc_fail_at(0) is called. */
 void cop_alloc_fail_from(uint64_t k);
-/* Makes the C library keep and reuse large freed blocks instead of unmapping them, because each
- * step needs message buffers of many megabytes. Call it once at the start of main. */
+/* Makes the C library keep large freed blocks for reuse instead of returning them to the system,
+ * because each step needs message buffers of many megabytes. Call it once at the start of main. It
+ * has no effect with C libraries other than glibc. */
 void cop_alloc_keep_large_blocks(void);
 
 #endif

@@ -34,11 +34,11 @@ static inline void cop_store_u32(void *p, uint32_t v) {
 static inline void cop_store_u64(void *p, uint64_t v) {
     memcpy(p, &v, 8);
 }
-/* Big-endian, for IDX headers. */
+/* Loads a big-endian number; the headers of IDX files contain such numbers. */
 static inline uint32_t cop_load_u32_big(const void *p) {
     return __builtin_bswap32(cop_load_u32(p));
 }
-/* Rounds up to a multiple of `to`, a power of two. */
+/* Rounds `n` up to a multiple of `to`, which must be a power of two. */
 static inline size_t cop_align_up(size_t n, size_t to) {
     COP_ASSERT(to && !(to & (to - 1)));
     return (n + to - 1) & ~(to - 1);
@@ -54,34 +54,36 @@ struct cop_buffer {
     size_t capacity;
     atomic_int references;
     void (*on_free)(cop_buffer *buffer);
-    void *owner; /* for on_free: a pool, an nng message */
+    void *owner; /* whatever on_free needs, such as the pool of the buffer or an nng message */
 };
 
-/* Creates a buffer with one reference and its own memory, aligned to 64 bytes, content undefined.
- * NULL: out of memory. */
+/* Creates a buffer with one reference and `size` bytes of its own. They are aligned to 64 bytes,
+ * and their content is undefined. NULL: out of memory. */
 cop_buffer *cop_buffer_create(size_t size);
-/* Creates a buffer with one reference for existing memory, which `on_free` will release; `owner` is
- * for on_free. NULL: out of memory, and the caller keeps the memory. */
+/* Creates a buffer with one reference for existing memory. The last release calls `on_free`, which
+ * must free both this memory and the buffer (cop_free); it finds `owner` in the buffer. NULL: out
+ * of memory, and the caller still owns `data`. */
 cop_buffer *cop_buffer_wrap(void *data, size_t size, void *owner, void (*on_free)(cop_buffer *));
-/* As cop_buffer_wrap, for memory of cop_alloc, which the last release frees. */
+/* Like cop_buffer_wrap, for memory from alloc.h. The last release frees that memory. NULL: out of
+ * memory, and the caller still owns `data`. */
 cop_buffer *cop_buffer_adopt(void *data, size_t size);
-/* Adds a reference and returns its argument. The caller must hold a reference already. Any thread.
- */
+/* Adds a reference and returns `buffer`. The caller must already hold a reference. Any thread. */
 cop_buffer *cop_buffer_hold(cop_buffer *buffer);
 /* Drops a reference. The last release frees the buffer, or returns it to its pool. NULL has no
  * effect. Any thread. */
 void cop_buffer_release(cop_buffer *buffer);
 
-/* A pool of buffers of one size. It recycles their memory, so only the first steps allocate. It
- * contains no more buffers than callers ever held at the same time. Thread-safe. */
+/* A pool of buffers of one size. It reuses released buffers, so after the first steps of a job it
+ * allocates nothing. The number of its buffers is the largest number that callers have held at the
+ * same time. Thread-safe. */
 typedef struct cop_buffer_pool cop_buffer_pool;
 /* Creates an empty pool of buffers of `size` bytes. NULL: out of memory. */
 cop_buffer_pool *cop_buffer_pool_create(size_t size);
-/* Takes a buffer with one reference, content undefined. Its last release returns it to the pool.
- * NULL: out of memory. */
+/* Takes a buffer from the pool, or allocates one if none is idle. The buffer has one reference, and
+ * its content is undefined. Its last release returns it to the pool. NULL: out of memory. */
 cop_buffer *cop_buffer_pool_take(cop_buffer_pool *pool);
-/* Destroys the pool. Buffers that are still held remain valid; their last release frees them. NULL
- * has no effect. */
+/* Destroys the pool. Buffers that callers still hold stay valid; the last release of each frees it.
+ * NULL has no effect. */
 void cop_buffer_pool_destroy(cop_buffer_pool *pool);
 
 #endif

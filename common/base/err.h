@@ -1,9 +1,9 @@
 /* Errors: one table defines codes, names and texts.
  *
- * A function that can fail returns a cop_err (0 = ok). If a person may read the error, it also
- * fills a cop_error: the code, and one sentence that names the fault, its place and the expected
- * value. Bad input and bad peers return errors. COP_ASSERT checks our own invariants, in release
- * builds too. */
+ * A function that can fail returns a cop_err, which is 0 (COP_OK) on success. If a person may read
+ * the error, the function also fills a cop_error with the code and one sentence, which names the
+ * fault, its place and the expected value. Bad input and misbehaving peers lead to such errors.
+ * COP_ASSERT is for mistakes in our own code; release builds check it, too. */
 #ifndef COP_BASE_ERR_H
 #define COP_BASE_ERR_H
 
@@ -42,7 +42,8 @@ typedef enum cop_err {
 } cop_err;
 #define COP_OK COP_ERR_OK
 
-/* The number of codes. They are 0 to COP_ERR_COUNT - 1; a code from a peer must be one of them. */
+/* The number of codes. The codes are 0 to COP_ERR_COUNT - 1; a code from a peer must be one of
+ * these. */
 enum {
     COP_ERR_COUNT = 0
 #define X(name, number, text, status) +1
@@ -56,43 +57,53 @@ typedef struct cop_error {
     char text[1000];
 } cop_error;
 
-/* The name of a code ("INPUT"), its short text ("bad input"), and the exit status of a program that
- * ends with it. An unknown code gives "UNKNOWN", "unknown error" and 1. Static. */
+/* These functions return, for a code:
+ *  - its name, such as "INPUT"; "UNKNOWN" for an unknown code;
+ *  - its short text, such as "bad input"; "unknown error" for an unknown code;
+ *  - the exit status of a program that ends with this error; 1 for an unknown code.
+ * The strings are static. */
 const char *cop_err_name(cop_err code);
 const char *cop_err_text(cop_err code);
 int cop_err_exit_status(cop_err code);
 
-/* Fills `error` (may be NULL) with the code and a formatted sentence without a final dot or
- * newline. Returns the code, for `return cop_fail(error, COP_ERR_INPUT, "...")`. */
+/* Fills `error` with the code and a formatted sentence, which has no final dot or newline. If
+ * `error` is NULL, nothing is stored. Returns the code, so that a function can end with
+ * `return cop_fail(error, COP_ERR_INPUT, "...")`. */
 cop_err cop_fail(cop_error *error, cop_err code, const char *format, ...)
     __attribute__((format(printf, 3, 4)));
 cop_err cop_vfail(cop_error *error, cop_err code, const char *format, va_list arguments)
     __attribute__((format(printf, 3, 0)));
 
-/* Fails with NO_MEMORY and its short text. Inline, so that static analysers see that it never
- * returns COP_OK. */
+/* Fills `error` with NO_MEMORY and its short text, and returns NO_MEMORY. It is inline so that
+ * static analysers see that it never returns COP_OK. */
 static inline cop_err cop_no_memory(cop_error *error) {
     cop_fail(error, COP_ERR_NO_MEMORY, "%s", cop_err_text(COP_ERR_NO_MEMORY));
     return COP_ERR_NO_MEMORY;
 }
 
-/* Like cop_fail for a failed system call: appends ": " and strerror(number), and maps ENOSPC and
- * EDQUOT to NO_SPACE, ENOENT and ENOTDIR to NOT_FOUND, EISDIR to EXISTS, EACCES, EPERM and EROFS
- * to DENIED, ENOMEM to NO_MEMORY, others to IO. */
+/* Like cop_fail, for a system call that failed with errno `number`. Appends ": " and the system's
+ * text for `number` to the sentence. Derives the code from `number`:
+ *  - NO_SPACE from ENOSPC and EDQUOT
+ *  - NOT_FOUND from ENOENT and ENOTDIR
+ *  - EXISTS from EISDIR
+ *  - DENIED from EACCES, EPERM and EROFS
+ *  - NO_MEMORY from ENOMEM
+ *  - IO from all others */
 cop_err cop_fail_errno(cop_error *error, int number, const char *format, ...)
     __attribute__((format(printf, 3, 4)));
 
-/* Inserts "prefix: " (a file name, a field path) before the sentence of an error. Returns the code
- * of the error. If `error` is NULL it returns INTERNAL, so pass an error where the code matters. */
+/* Inserts a formatted prefix, such as a file name, and ": " before the sentence of `error`. Returns
+ * the code of `error`. If `error` is NULL, the code is unknown, and it returns INTERNAL. */
 cop_err cop_error_prefix(cop_error *error, const char *format, ...)
     __attribute__((format(printf, 2, 3)));
 
-/* Prints file, line and condition, and aborts the program. Use COP_ASSERT for our own mistakes
- * only, never for input. */
+/* Prints file, line and condition to standard error, and aborts the program. Called by COP_ASSERT,
+ * which is only for mistakes in our own code, never for bad input. */
 _Noreturn void cop_panic(const char *file, int line, const char *condition);
 #define COP_ASSERT(condition) ((condition) ? (void)0 : cop_panic(__FILE__, __LINE__, #condition))
 
-/* Returns from the function on an error; for code without cleanup. */
+/* If the expression is an error, returns it from the enclosing function. Only for places where that
+ * function has nothing to clean up. */
 #define COP_TRY(expression)                                                                        \
     do {                                                                                           \
         cop_err cop_try_ = (expression);                                                           \

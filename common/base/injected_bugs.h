@@ -1,11 +1,11 @@
 /* Deliberate bugs, to show that the simulator finds them (tests/sim,
  * docs/explanation/reliability.md). Only the program sim-with-bugs is built with COP_INJECT_BUGS.
- * There, COP_INJECT_BUG(NAME, right, wrong) is `wrong` if that bug was chosen. Everywhere else it
- * is `right`, at no cost. */
+ * In that program, COP_INJECT_BUG(NAME, right, wrong) is `wrong` if the bug NAME was chosen, and
+ * `right` if not. In all other programs it is always `right`, and costs nothing. */
 #ifndef COP_BASE_INJECTED_BUGS_H
 #define COP_BASE_INJECTED_BUGS_H
 
-/* X(name, the bug) */
+/* X(name, a description of the bug) */
 #define COP_BUG_TABLE(X)                                                                           \
     X(STALE_RESULT, "a result of an old lease or step is accepted as the awaited one")             \
     X(FREE_FIRST, "a worker becomes free before its result is judged, but its slot does not")      \
@@ -53,7 +53,7 @@ extern cop_bug cop_injected_bug;
 #    define COP_INJECT_BUG(name, right, wrong)                                                     \
         (cop_injected_bug == COP_BUG_##name ? (wrong) : (right))
 #else
-#    ifdef __clang__ /* some code is reached only with the bug */
+#    ifdef __clang__ /* clang warns of code that only a bug would reach */
 #        pragma clang diagnostic ignored "-Wunreachable-code"
 #    endif
 #    define COP_INJECT_BUG(name, right, wrong) (right)

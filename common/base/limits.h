@@ -1,4 +1,5 @@
-/* Every limit of the system, with the relations between them, checked at compile time. */
+/* Every limit of the system. The assertions at the end check the relations between the limits.
+ * docs/reference/limits.md is generated from this file; it has one line for each limit. */
 #ifndef COP_BASE_LIMITS_H
 #define COP_BASE_LIMITS_H
 
@@ -8,49 +9,49 @@
 #define COP_BATCH_MAX           65536
 #define COP_SHARDS_MAX          1024
 #define COP_LEASE_SAMPLES_MAX   8192       /* samples in one lease */
-#define COP_EVAL_SLICE          1000       /* D10 */
+#define COP_EVAL_SLICE          1000       /* samples of an evaluation in one lease (D10) */
 #define COP_LEASE_MEMBERS_MAX   64         /* members of an ensemble in one lease */
-#define COP_ENSEMBLE_BYTES_MAX  (1u << 30) /* sums of one ensemble evaluation */
+#define COP_ENSEMBLE_BYTES_MAX  (1u << 30) /* memory for the sums of one ensemble */
 #define COP_CLASSES_MAX         65536
 #define COP_CLASS_NAME_MAX      200   /* bytes of the name of a class */
-#define COP_CLASS_NAMES_BYTES   32768 /* of all class names: they are part of a job's message */
-#define COP_STATISTICS_MAX      16384 /* pairs of mean and deviation of normalize: standard */
+#define COP_CLASS_NAMES_BYTES   32768 /* bytes of all class names of a set, which a job contains */
+#define COP_STATISTICS_MAX      16384 /* means (and as many deviations) of `normalize: standard` */
 #define COP_SAMPLES_MAX         0x7fffffffu
-#define COP_INPUT_FILE_MAX      (8ull << 30) /* bytes of a file of samples for predict */
-#define COP_INPUT_STREAM_MAX    (1ull << 30) /* of samples on standard input */
-#define COP_JOB_FILE_MAX        (1u << 20)   /* bytes */
+#define COP_INPUT_FILE_MAX      (8ull << 30) /* bytes of a file of samples for `predict` */
+#define COP_INPUT_STREAM_MAX    (1ull << 30) /* bytes of samples for `predict` on standard input */
+#define COP_JOB_FILE_MAX        (1u << 20)   /* bytes of a job file */
 #define COP_JOB_YAML_DEPTH_MAX  16
-#define COP_NAME_MAX            128
+#define COP_NAME_MAX            128 /* bytes of a name, including the final NUL */
 #define COP_FRAME_HEADER_SIZE   64
 #define COP_FRAME_PROTO_MAX     (64u << 10) /* protobuf header of a frame */
-#define COP_FRAME_UNPACK_MAX    (4u << 20)  /* memory for unpacking one header */
+#define COP_FRAME_UNPACK_MAX    (4u << 20)  /* bytes of memory for unpacking one such header */
 #define COP_FRAME_BODY_MAX      (2ull << 30)
 #define COP_FRAME_SIZE_MAX      (COP_FRAME_HEADER_SIZE + COP_FRAME_PROTO_MAX + 64 + COP_FRAME_BODY_MAX)
-#define COP_CHUNK_SIZE          (4u << 20) /* data upload */
-#define COP_WORKERS_MAX         1024       /* connected to one coordinator */
-#define COP_POOL_MAX            16384      /* in the pool of one core */
-#define COP_WORKER_THREADS_MAX  256
-#define COP_WATCHES_MAX         512 /* requests that a coordinator holds until there is news */
-#define COP_CALLS_MAX           256 /* calls that need the thread pool, until their answers have left */
-#define COP_LARGE_CALLS_MAX     32   /* of these, calls that hold a model, a set or a history */
-#define COP_EVALUATIONS_MAX     4    /* running evaluations of finished jobs */
-#define COP_EVALUATION_PLACES   16   /* running ones, and ended ones until their clients know */
-#define COP_CONNECTIONS_MAX     4096 /* of one coordinator */
-#define COP_HALF_OPEN_MAX       256 /* of these in the TLS handshake; a further one ends the oldest */
+#define COP_CHUNK_SIZE          (4u << 20) /* bytes of one chunk of an upload of data */
+#define COP_WORKERS_MAX         1024       /* workers that are connected to one coordinator */
+#define COP_POOL_MAX            16384      /* workers that the core can handle (in tests) */
+#define COP_WORKER_THREADS_MAX  256        /* compute threads of one worker */
+#define COP_WATCHES_MAX         512        /* requests that are held until there is news */
+#define COP_CALLS_MAX           256        /* calls that read files or compute, until answered */
+#define COP_LARGE_CALLS_MAX     32         /* calls of these that hold a model, set or history */
+#define COP_EVALUATIONS_MAX     4          /* running evaluations of finished jobs */
+#define COP_EVALUATION_PLACES   16         /* evaluations that run or whose results are kept */
+#define COP_CONNECTIONS_MAX     4096       /* connections of one coordinator */
+#define COP_HALF_OPEN_MAX       256        /* handshakes of a TLS listener; more end the oldest */
 #define COP_JOBS_MAX            16384
-#define COP_EVALUATION_NUMBERS  (1ull << 48) /* larger numbers belong to evaluations: eval-1 ... */
+#define COP_EVALUATION_NUMBERS  (1ull << 48) /* eval-N has the number COP_EVALUATION_NUMBERS + N */
 #define COP_JOBS_PER_CLIENT_MAX 2048         /* unfinished jobs of one certificate */
-/* The share of one identity: a certificate, or all holders of the token. Without certificates there
- * is one identity, and it may use everything. */
+/* What one identity may use of the totals above. An identity is a certificate, or all holders of
+ * the token together. Without certificates there is only one identity, which may use the totals. */
 #define COP_SESSIONS_PER_IDENTITY_MAX    768
 #define COP_WATCHES_PER_IDENTITY_MAX     128
 #define COP_CALLS_PER_IDENTITY_MAX       64
 #define COP_LARGE_CALLS_PER_IDENTITY_MAX 8
 #define COP_EVALUATIONS_PER_IDENTITY_MAX 3
-#define COP_HEARTBEAT_MS                 500
-#define COP_HEARTBEATS_MISSED            3
-#define COP_CLIENT_TIMEOUT_MS            10000
-#define COP_HOLD_MAX_MS                  5000 /* a held request gets the answer "nothing yet" after this */
+#define COP_HEARTBEAT_MS                 500   /* time between two heartbeats of a worker */
+#define COP_HEARTBEATS_MISSED            3     /* after this many, a silent worker is removed */
+#define COP_CLIENT_TIMEOUT_MS            10000 /* default of a client's --timeout */
+#define COP_HOLD_MAX_MS                  5000  /* a request is held for news at most this long */
 #define COP_CHECKPOINTS_KEPT_MAX         1000
 
 _Static_assert(COP_FRAME_UNPACK_MAX >= COP_FRAME_PROTO_MAX,

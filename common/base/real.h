@@ -1,30 +1,35 @@
-/* Elementary functions by rule D4: our own polynomials with explicit FMAs, so the bits are equal on
- * every CPU, compiler and C library. The f32 functions are branch-free inline code in real_f32.h,
- * which kernels vectorize with equal bits. The f64 functions serve schedules, initial weights and
- * synthetic data. Tests compare them with long double: f32 within 2 ulp, f64 within 4 ulp (exp,
- * log, sin, cos on the given ranges). NaN gives NaN. */
+/* Elementary functions in f64, by rule D4 of docs/reference/portable-1.md. They are our own
+ * polynomials with explicit FMAs, so the results have equal bits on every CPU, with every compiler
+ * and every C library. Schedules, initial weights and synthetic data use them. Tests compare them
+ * with long double: the results are within 4 ulp. If x is NaN, the result is NaN, except for
+ * cop_power. The kernels use the f32 functions of real_f32.h. */
 #ifndef COP_BASE_REAL_H
 #define COP_BASE_REAL_H
 
 #include <stdint.h>
 
-/* e^x. Overflow gives +inf. Underflow gives 0, and a result that would be subnormal may become 0.
+/* Returns e^x. The result is +inf on overflow and 0 on underflow; a subnormal result may become 0.
  */
 double cop_exp(double x);
-/* The natural logarithm; cop_log writes the log. 0 gives -inf, a negative x NaN. Subnormal x are
- * exact. */
+/* Returns the natural logarithm of x: -inf for 0, NaN for negative x. A subnormal x loses no
+ * accuracy. The name is not cop_log, because that function writes log lines. */
 double cop_ln(double x);
-/* Sine and cosine of an angle in radians, accurate for |x| <= 1e5. Beyond 2^30 the result is NaN.
- */
+/* Return the sine and the cosine of x in radians. They are within 4 ulp for |x| <= 1e5, and NaN for
+ * |x| > 2^30. */
 double cop_sin(double x);
 double cop_cos(double x);
-/* The hyperbolic tangent, accurate near 0, too; +1 or -1 for |x| >= 22. */
+/* Returns the hyperbolic tangent of x, which is +1 or -1 for |x| >= 22. It is accurate near 0, too.
+ */
 double cop_tanh(double x);
-/* x^n by repeated squaring from the most significant bit of n; this order is part of the contract.
- * x^0 is 1 for every x. */
+/* Returns x^n. It squares repeatedly, from the most significant bit of n on; this order is part of
+ * portable-1, because it decides the rounding. x^0 is 1 for every x, even for NaN. */
 double cop_power(double x, uint64_t n);
-/* Two independent standard normals from two Philox words by Box-Muller: u1 = (a + 1) / 2^32 in (0,
- * 1], u2 = b / 2^32, r = sqrt(-2 log u1); out = r cos(2 pi u2), r sin(2 pi u2), in f64. */
+/* Makes two independent standard normal numbers from the Philox words a and b (Box-Muller), in f64:
+ *     u1 = (a + 1) / 2^32, which is in (0, 1]
+ *     u2 = b / 2^32
+ *     r = sqrt(-2 log u1)
+ *     out[0] = r cos(2 pi u2)
+ *     out[1] = r sin(2 pi u2) */
 void cop_normal_pair(uint32_t a, uint32_t b, double out[2]);
 
 #endif

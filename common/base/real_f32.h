@@ -1,6 +1,7 @@
-/* f32 elementary functions of rule D4, for the kernels; all other code includes real.h. They are
- * branch-free, and every multiply-add is an explicit FMA, so a vectorized loop gives the same bits
- * as a scalar one. Within 2 ulp of the true value (tests/unit/base/test_real.c). */
+/* Elementary functions in f32, by rule D4 of docs/reference/portable-1.md, for the kernels. All
+ * other code uses the f64 functions of real.h. These functions have no branches, and every
+ * multiply-add is an explicit FMA, so a vectorized loop gives the same bits as a scalar one. The
+ * results are within 2 ulp of the true value (tests/unit/base/test_real.c). */
 #ifndef COP_BASE_REAL_F32_H
 #define COP_BASE_REAL_F32_H
 
@@ -19,8 +20,9 @@ static inline float cop_f32_from_bits(uint32_t u) {
     return x;
 }
 
-/* e^x. x = n ln 2 + r with |r| <= ln 2 / 2; Taylor series to r^7 (error below 2^-27); scaled in two
- * steps, so that results below 2^-126 are rounded once. */
+/* Returns e^x. It writes x as n ln 2 + r with |r| <= ln 2 / 2, and computes e^r by the Taylor
+ * series to r^7, whose error is below 2^-27. Then it multiplies by 2^n in two steps, so that a
+ * subnormal result (below 2^-126) is rounded only once. */
 static inline float cop_exp_f32(float x) {
     const float shift = 0x1.8p23f; /* adding it leaves the nearest integer in the low bits */
     x = x > 89.0f ? 89.0f : x;     /* e^89 overflows to +inf below */
@@ -28,7 +30,8 @@ static inline float cop_exp_f32(float x) {
     float t = __builtin_fmaf(x, 0x1.715476p+0f, shift);
     uint32_t n = cop_f32_bits(t) - cop_f32_bits(shift);
     float nf = t - shift;
-    float r = __builtin_fmaf(nf, -0x1.62e400p-1f, x); /* ln 2, high part: 15 bits, product exact */
+    /* The high part of ln 2 has 15 bits, so its product with n is exact. */
+    float r = __builtin_fmaf(nf, -0x1.62e400p-1f, x);
     r = __builtin_fmaf(nf, -0x1.7f7d1cp-20f, r);
     float p = __builtin_fmaf(r, 0x1.a01a02p-13f, 0x1.6c16c2p-10f);
     p = __builtin_fmaf(p, r, 0x1.111112p-7f);
@@ -43,11 +46,11 @@ static inline float cop_exp_f32(float x) {
     return p * scale * rest;
 }
 
-/* Natural logarithm. x = 2^e m, m in [sqrt(1/2), sqrt(2)). With s = (m - 1) / (m + 1), the odd
- * series of log in s, arranged so that m - 1 stays exact (as in FreeBSD's msun). 0: -inf, negative:
- * NaN, inf: inf. */
+/* Returns the natural logarithm of x: -inf for 0, NaN for a negative x, inf for inf. It writes x as
+ * 2^e m with m in [sqrt(1/2), sqrt(2)). log m is a series of odd powers of s = (m - 1) / (m + 1),
+ * arranged as in FreeBSD's msun, so that m - 1 enters without rounding. */
 static inline float cop_log_f32(float x) {
-    float small = x < 0x1p-126f ? 0x1p25f : 1.0f; /* subnormal: into the normal range, exactly */
+    float small = x < 0x1p-126f ? 0x1p25f : 1.0f; /* makes a subnormal x normal, without rounding */
     float y = x * small;
     uint32_t u = cop_f32_bits(y) - 0x3f3504f3u; /* bits of sqrt(1/2) */
     int32_t e = (int32_t)u >> 23;
@@ -65,11 +68,12 @@ static inline float cop_log_f32(float x) {
     float result = __builtin_fmaf(ef, 0x1.62e400p-1f, f - (square - tail));
     result = x == 0.0f ? -__builtin_inff() : result;
     result = x < 0.0f ? __builtin_nanf("") : result;
-    return x < __builtin_inff() ? result : x; /* +inf and NaN pass */
+    return x < __builtin_inff() ? result : x; /* +inf gives +inf, NaN gives NaN */
 }
 
-/* log(1 + x) for 0 <= x <= 1: twice the area tangent of s = x / (2 + x) <= 1/3, by its odd series
- * to s^17 (error below 2^-29 of the value). Small x loses nothing in the sum. */
+/* Returns log(1 + x) for 0 <= x <= 1. This is 2 atanh(s) with s = x / (2 + x) <= 1/3, computed by
+ * the series of atanh to s^17, whose relative error is below 2^-29. 1 + x is never computed, so a
+ * small x loses no accuracy. */
 static inline float cop_log1p_unit_f32(float x) {
     float s = x / (2.0f + x);
     float z = s * s;

@@ -1,13 +1,15 @@
-/* Random numbers by rule D3: Philox4x32-10, counter-based, without state (Salmon, Moraes, Dror,
- * Shaw, "Parallel random numbers: as easy as 1, 2, 3", SC 2011). A number is derived from (seed,
- * purpose, shard) and a counter. Also the keyed permutation of rule D1. No function fails; all are
- * thread-safe. */
+/* Random numbers by rule D3 of docs/reference/portable-1.md, and the keyed permutation of rule D1.
+ *
+ * The generator is Philox4x32-10 (Salmon, Moraes, Dror, Shaw, "Parallel random numbers: as easy as
+ * 1, 2, 3", SC 2011). It has no state: a number is a function of a key and a counter, and the key
+ * is derived from (seed, purpose, shard). No function fails; all are thread-safe. */
 #ifndef COP_BASE_RNG_H
 #define COP_BASE_RNG_H
 
 #include <stdint.h>
 
-/* Purposes: part of portable-1; the numbers never change. */
+/* What random numbers are for. Different purposes have independent numbers. The values are part of
+ * portable-1 and never change. */
 typedef enum cop_rng_purpose {
     COP_RNG_INIT = 1,
     COP_RNG_ORDER = 2,
@@ -24,31 +26,38 @@ typedef struct cop_rng_key {
     uint32_t word[2];
 } cop_rng_key;
 
-/* Key of D3: the first two output words of Philox4x32-10 on counter (purpose, shard, 0x636f7070,
- * 0x69636531) ("copp", "ice1") with key (low word of seed, high word of seed). */
+/* Derives the key of D3: the first two output words of Philox4x32-10 for the counter (purpose,
+ * shard, 0x636f7070, 0x69636531) and the key (low word of seed, high word of seed). The two
+ * constants are the texts "copp" and "ice1". */
 cop_rng_key cop_rng_derive(uint64_t seed, cop_rng_purpose purpose, uint32_t shard);
 
-/* The block function, reference form: out = Philox4x32-10(counter, key). */
+/* Sets out to Philox4x32-10(counter, key), four random words. This is the reference for the
+ * vectorized versions in the kernels. */
 void cop_philox(const uint32_t counter[4], cop_rng_key key, uint32_t out[4]);
 
-/* A permutation of [0, n) for one epoch (D1), evaluated point by point. An 8-round balanced Feistel
- * network on 2w bits, w = ceil(bits(n-1) / 2), at least 1. Round function: first word of Philox on
- * counter (right half, round, epoch, 0), masked to w bits, key = derive(seed, order, 0).
- * Cycle-walked until the value is below n. 1 <= n <= 2^32 - 1. */
+/* A permutation of the numbers 0 to n - 1 for one epoch (D1), where 1 <= n <= 2^32 - 1. It has no
+ * table: each image is computed separately, by a balanced Feistel network of 8 rounds on 2w bits.
+ *  - w is half the number of bits of n - 1, rounded up, and at least 1.
+ *  - The round function is the first word of Philox for the counter (right half, round, epoch, 0),
+ *    of which the low w bits are used. Its key is cop_rng_derive(seed, COP_RNG_ORDER, 0).
+ *  - The network is applied again until the value is below n. */
 typedef struct cop_permutation {
     cop_rng_key key;
-    uint32_t n, half_bits, epoch;
+    uint32_t n;
+    uint32_t half_bits; /* w */
+    uint32_t epoch;
 } cop_permutation;
 void cop_permutation_init(cop_permutation *p, uint64_t seed, uint32_t epoch, uint32_t n);
-/* Like cop_permutation_init, with a key for another purpose. */
+/* Like cop_permutation_init, but derives the key for `purpose` instead of COP_RNG_ORDER. */
 void cop_permutation_init_for(cop_permutation *p, uint64_t seed, cop_rng_purpose purpose,
                               uint32_t epoch, uint32_t n);
-/* Return the image of `index`, and the index whose image is `index`. index < n. */
+/* Returns the image of `index`, which must be below n. */
 uint32_t cop_permutation_at(const cop_permutation *p, uint32_t index);
+/* Returns the number whose image is `index`, which must be below n. */
 uint32_t cop_permutation_inverse(const cop_permutation *p, uint32_t index);
 
-/* Returns round(p * 65536), half away from zero (D3), for 0 <= p < 1. A unit is dropped if its 16
- * random bits are below this threshold. */
+/* Returns p * 65536, rounded to the nearest integer, and up if there are two (D3); 0 <= p < 1. A
+ * unit is dropped if its 16 random bits, as a number, are below this threshold. */
 uint32_t cop_rng_drop_threshold(double p);
 
 #endif

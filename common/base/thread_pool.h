@@ -1,8 +1,8 @@
-/* A pool of threads, for loops in parallel and for work in the background.
+/* A pool of threads, for parallel loops and for work in the background.
  *
- * Tasks wait in one queue. A task has parts, which the threads take in ascending order, so a thread
- * that is late (the machine is busy) does not hold up the others. The caller owns the task, so
- * nothing is allocated per task. */
+ * Tasks wait in one queue. A task has parts. Whenever a thread is free, it takes the next part, so
+ * a slow thread (the machine is busy) does not hold up the others. The caller owns the task, so the
+ * pool allocates nothing for it. */
 #ifndef COP_BASE_THREAD_POOL_H
 #define COP_BASE_THREAD_POOL_H
 
@@ -10,32 +10,38 @@
 
 typedef struct cop_task cop_task;
 struct cop_task {
-    /* Computes one part, from 0 to parts - 1. At any time, each thread has another number. */
+    /* Computes one part, 0 <= part < parts. `thread` is the number of the thread that calls it: 1
+     * to the number of threads of the pool, or 0 for the caller of cop_parallel_for. */
     void (*run)(cop_task *task, int thread, int part);
-    /* Called on the last thread after all parts. The pool does not use the task afterwards, so this
-     * may free it or submit it again. NULL: not wanted. */
+    /* Called once when all parts are complete, on the thread that completed the last one. The pool
+     * does not use the task afterwards, so `done` may free it or submit it again. NULL: nothing is
+     * called. */
     void (*done)(cop_task *task);
     int parts; /* 0: only `done` is called */
-    /* private */
-    int next_part, unfinished;
-    cop_task *next;
+    /* The pool's own fields. */
+    int next_part;  /* the next part that a thread will take */
+    int unfinished; /* parts that are not complete */
+    cop_task *next; /* in the queue */
 };
 
 typedef struct cop_thread_pool cop_thread_pool;
 
-/* Starts threads with the numbers 1 to `threads`. Each first calls `init_thread` (NULL: nothing).
- * The caller owns *out. NO_MEMORY: a thread cannot be started; none is left. */
+/* Starts threads with the numbers 1 to `threads`. Each thread first calls `init_thread`, unless
+ * that is NULL. The caller owns *out. NO_MEMORY: out of memory, or a thread could not be started;
+ * the threads that had been started are ended. */
 cop_err cop_thread_pool_create(int threads, void (*init_thread)(void), cop_thread_pool **out,
                                cop_error *error);
-/* Returns the number of threads. */
+/* Returns the number of threads that the pool has started. */
 int cop_thread_pool_threads(const cop_thread_pool *pool);
-/* Queues a task, which must live until `done` is called. Does not block. Any thread. */
+/* Queues a task, which must stay valid until its `done` is called. Does not wait for it. Any
+ * thread. */
 void cop_thread_pool_submit(cop_thread_pool *pool, cop_task *task);
-/* A parallel loop: runs all parts of a task, whose `done` is NULL, and returns when they are
- * complete. The calling thread takes parts too, as number 0. With pool NULL it computes all parts.
- * No other task may be queued. */
+/* Runs all parts of a task in parallel, and returns when they are complete. The calling thread
+ * takes parts, too, as thread 0. If `pool` is NULL, it computes all of them. The task's `done` must
+ * be NULL, and no other task may be in the pool's queue. */
 void cop_parallel_for(cop_thread_pool *pool, cop_task *task);
-/* Waits for all queued tasks, ends the threads, and frees. NULL has no effect. */
+/* Waits until all queued tasks are complete, ends the threads, and frees the pool. NULL has no
+ * effect. */
 void cop_thread_pool_destroy(cop_thread_pool *pool);
 
 #endif

@@ -1,14 +1,16 @@
-/* Converts real numbers from outside, or computed from such numbers, to integers. In C, the plain
- * cast of a real number that does not fit is undefined; sanitizer builds abort there. */
+/* Converts real numbers to integers, where the number comes from outside or is computed from such
+ * numbers. A plain cast is undefined in C if the number does not fit, and aborts in sanitizer
+ * builds. */
 #ifndef COP_BASE_WHOLE_H
 #define COP_BASE_WHOLE_H
 
 #include <stdint.h>
 
-/* As a time in ns, this means never. Adding the current time does not overflow. */
+/* The largest result of cop_whole. As a time in nanoseconds it means "never"; adding cop_clock_ns()
+ * to it does not overflow. */
 #define COP_WHOLE_MAX (UINT64_C(1) << 62)
 
-/* Rounds down. NaN and negative numbers give 0. Numbers above COP_WHOLE_MAX give COP_WHOLE_MAX. */
+/* Returns x, rounded down; 0 if x is negative or NaN; COP_WHOLE_MAX if x is greater than that. */
 static inline uint64_t cop_whole(double x) {
     if (!(x > 0)) return 0;
     return x < (double)COP_WHOLE_MAX ? (uint64_t)x : COP_WHOLE_MAX;
