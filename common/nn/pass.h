@@ -5,7 +5,8 @@
 #include "common/base/bytes.h"
 #include "common/nn/thin.h"
 
-/* The member selected by the last cop_pass_member_begin: a thinned network, or the whole model. */
+/* The member that the last cop_pass_member_begin selected. `network` is a thinned network, or the
+ * whole model, which then runs with masks. */
 typedef struct pass_member {
     cop_thinned network;
     uint64_t seed;
@@ -22,26 +23,27 @@ struct cop_pass {
     cop_pass_purpose purpose;
     pass_member member;
     cop_thin *thin;  /* NULL: members run as the whole model with masks */
-    int lowest;      /* the lowest layer with weights, where backward ends */
+    int lowest;      /* the index of the first layer with weights, where backward ends */
     void *memory;    /* one block that holds all arrays below */
-    float **outputs; /* [layers + 1]: the input, then each layer's output */
+    float **outputs; /* [layers + 1]: the network's input, then the output of each layer */
     float *target;   /* a copy of the input, if the loss compares outputs with it; else NULL */
     float *truth;    /* the labels as 0 and 1, if the model has one logit; else NULL */
-    float *
-        gradient[2]; /* each as large as the largest output of a layer from `lowest` up, times ld */
+    /* Two gradient buffers. Each has room for ld columns of the largest output of a layer from
+     * `lowest` on. NULL unless the pass is for TRAIN. */
+    float *gradient[2];
     uint16_t *masks; /* the layers' mask arena; NULL in a pass for EVAL */
     void *workspace, *scratch;
-    /* per column */
+    /* arrays with one element per column (`augmented`: one row) */
     cop_rng_key *keys, *noise_keys, *augment_keys;
-    void *augmented; /* augmented rows of the stored type; NULL: the job augments nothing */
+    void *augmented; /* augmented rows of the stored type; NULL: nothing is augmented */
     uint32_t *samples, *no_samples;
     int32_t *labels, *argmax;
     float *losses;
-    /* per shard */
-    int *segments;
+    /* arrays with one element per shard; NULL unless the pass is for TRAIN */
+    int *segments; /* the column where each shard starts, and where the last one ends */
     double *shard_losses;
-    bool *present;
-    int16_t *ops; /* the tree over the shards, to add up their losses */
+    bool *present; /* whether the shard has samples */
+    int16_t *ops;  /* the tree over the shards, in whose order their losses are added */
 };
 
 static inline int cop_columns_padded(int columns) {

@@ -1,5 +1,6 @@
-/* Learning rates and momenta over the steps of a job (D6). Computed in f64 by base/real.h, so they
- * are the same on every machine; callers round once to f32. */
+/* Learning rates and momenta over the steps of a job (D6). They are computed in f64 by the
+ * functions of base/real.h, so they are the same on every machine. Callers round each once to
+ * f32. */
 #include "common/base/real.h"
 #include "common/nn/optim.h"
 

@@ -1,12 +1,14 @@
 /* Thin execution: if a mask is the same for all samples, the dropped units are left out of the
- * network, and a smaller network runs. Units that a dropout layer of scope `shard` drops are
- * removed from the weights that produce them (rows) and from the weights that multiply them
- * (columns). That requires that every layer from the mask to the product maps 0 to 0. Elsewhere,
- * and around layers that draw for each sample, units are masked and stay. Which layers are cut
- * depends on the model alone.
+ * network, and a smaller network runs. If a dropout layer of scope `shard` drops a unit, the row
+ * that produces the unit is removed from the weights before the mask, and the column that
+ * multiplies it from the weights after the mask. This requires that every layer between the mask
+ * and the weights after it maps 0 to 0. Where it does not, and for masks that differ between
+ * samples, all units stay and dropped ones are set to 0. Which layers are cut depends on the model
+ * alone.
  *
- * The bits equal those of the masked network: the removed terms would add 0 to a chain (D4), and
- * products cut k where the full layer does. */
+ * The outputs have the same bits as those of the masked network. The removed terms would only add 0
+ * to a chain of additions (D4), and the sums of a product are cut into blocks (cop_gemm.blocks) at
+ * the same terms as those of the full layer. */
 #ifndef COP_NN_THIN_H
 #define COP_NN_THIN_H
 
@@ -14,27 +16,29 @@
 
 typedef struct cop_thin cop_thin;
 
-/* Memory for thinned networks of a model, one at a time. *out is NULL if no layer can be cut.
- * Borrows the model. NO_MEMORY. */
+/* Allocates the memory for one thinned network of the model at a time. Sets *out to NULL if no
+ * layer of the model can be cut. Borrows the model. The only error is NO_MEMORY. */
 cop_err cop_thin_create(const cop_model *model, const cop_kernels *kernels, cop_thin **out,
                         cop_error *error);
 void cop_thin_destroy(cop_thin *thin);
 /* The memory that cop_thin_create takes; 0 if no layer can be cut. */
 size_t cop_thin_bytes(const cop_model *model);
 
-/* The model's layers with fewer units. Parameters have the model's offsets in `weights`. */
+/* The model's layers, some of them with fewer units. Each parameter is at the same offset in
+ * `weights` as in the model's flat buffer. */
 typedef struct cop_thinned {
     const cop_layer *layers;
     const float *weights;
 } cop_thinned;
-/* Draws the masks for `key` and `step` (sample word 0) and copies the surviving weights. False:
- * this draw must run as the whole model, because some layer lost all its units, or a weight to be
- * removed is not finite (0 times infinity is not 0). *out is valid until the next call. Layers
- * without a cut equal those of the model. */
+/* Draws the masks for `key` and `step`, with sample word 0, and copies the surviving weights. *out
+ * is valid until the next call; its layers without a cut equal those of the model. Returns false if
+ * this draw must run as the whole model with masks: if a cut lost all its units, or if a row from
+ * which weights would be removed has a value that is not finite (0 times infinity is not 0). */
 bool cop_thin_draw(cop_thin *thin, const float *weights, cop_rng_key key, uint32_t step,
                    cop_thinned *out);
 
-/* The expected share of a layer's input and output units that survive; 1 where nothing is cut. */
+/* The expected shares of a layer's input units and of its output units that survive. A share is 1
+ * where nothing is cut. */
 typedef struct cop_thin_sides {
     double input, output;
 } cop_thin_sides;

@@ -10,8 +10,8 @@
 enum { COP_TORCH_CLASSES = 16 };
 
 struct cop_torch {
-    cop_str text;                           /* the current module: "nn.Linear(784, 10)" */
-    const char *classes[COP_TORCH_CLASSES]; /* source code of the classes in use, each once */
+    cop_str text;                           /* the current module, such as "nn.Linear(784, 10)" */
+    const char *classes[COP_TORCH_CLASSES]; /* the source code of each class that modules use */
     int class_count;
 };
 
@@ -19,7 +19,7 @@ struct cop_torch {
 void cop_torch_print(cop_torch *out, const char *format, ...) __attribute__((format(printf, 2, 3)));
 /* Appends the shortest decimal that Python reads as the same double. */
 void cop_torch_real(cop_torch *out, double value);
-/* Appends ", name=True" or ", name=False": an argument after others. */
+/* Appends a keyword argument that follows others: ", name=True" or ", name=False". */
 void cop_torch_flag(cop_torch *out, const char *name, bool value);
 /* Adds the source code of a class that PyTorch lacks, unless it is there already. `source` must be
  * static. */

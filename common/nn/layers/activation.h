@@ -1,11 +1,12 @@
-/* Helpers for the activation layers sigmoid, tanh, leaky_relu, selu and gelu. Each is one call of
- * the kernels `activate` and `activate_backward`. */
+/* Helpers for the activation layers sigmoid, tanh, leaky_relu, selu and gelu. The forward function
+ * of each is one call of the kernel `activate`, its backward function one call of
+ * `activate_backward`. */
 #ifndef COP_NN_LAYERS_ACTIVATION_H
 #define COP_NN_LAYERS_ACTIVATION_H
 
 #include "common/nn/layer.h"
 
-/* The `shape` function: the output has the shape of the input. */
+/* A `shape` function: the output has the shape of the input. */
 static inline cop_err cop_activation_shape(cop_layer *layer, cop_error *error) {
     (void)error;
     layer->out = layer->in;
@@ -26,7 +27,8 @@ static inline void cop_activation_forward(cop_activation f, const cop_layer *lay
     c->kernels->activate(f, (float)layer->spec.slope, x, y, cop_activation_values(layer, c));
 }
 
-/* The derivative is a function of the output; for gelu, of the input. */
+/* The kernel computes the derivative from the input for gelu, and from the output for all
+ * others. */
 static inline void cop_activation_backward(cop_activation f, const cop_layer *layer,
                                            const cop_layer_context *c, const cop_layer_tensors *t) {
     const float *from = f == COP_ACTIVATION_GELU ? t->x : t->y;

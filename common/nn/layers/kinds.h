@@ -1,5 +1,6 @@
-/* The kinds of layers, one file each in this folder, in the order of docs/reference/layers.md. A
- * new kind adds one row here. Only for this folder: other code calls cop_layer_find. */
+/* The kinds of layers, in the order of docs/reference/layers.md. Each kind has one file in this
+ * folder. A new kind adds one row here. Only files of this folder include this header; other code
+ * calls cop_layer_find. */
 #ifndef COP_NN_LAYERS_KINDS_H
 #define COP_NN_LAYERS_KINDS_H
 
