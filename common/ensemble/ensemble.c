@@ -12,11 +12,13 @@ struct cop_ensemble {
     int classes, max_columns, columns;
     uint32_t first, members;
     const int32_t *labels;
-    double *sums;          /* [classes][columns]: of probabilities, or of their logarithms */
-    double *probabilities; /* [classes][columns] */
-    double *work;          /* [classes] */
-    double *entropies;     /* [columns]: sums over members; arithmetic average only */
-    uint32_t *votes;       /* [classes][columns]: members that chose the class */
+    /* [classes][columns]: the sum over members of the probabilities (arithmetic average) or of
+     * their logarithms (geometric average) */
+    double *sums;
+    double *probabilities; /* [classes][columns]: the average, computed on demand */
+    double *work;          /* [classes]: log probabilities of one sample by one member */
+    double *entropies;     /* [columns]: sums over members; used for the arithmetic average only */
+    uint32_t *votes;       /* [classes][columns]: the number of members that chose the class */
 };
 
 cop_err cop_ensemble_create(cop_average average, int classes, int max_columns, cop_ensemble **out,
@@ -64,8 +66,8 @@ void cop_ensemble_begin(cop_ensemble *e, int columns, const int32_t *labels, uin
     e->members = 0;
 }
 
-/* Computes work[k] = ln softmax(z)[k] for one column. Returns the class with the largest z (the
- * first of equal ones). */
+/* Computes work[k] = ln softmax(z)[k] for one column, whose logits are `stride` elements apart.
+ * Returns the class with the largest logit, of equal ones the first. */
 static int log_softmax(const cop_ensemble *e, const float *z, size_t stride) {
     int best = 0;
     for (int k = 1; k < e->classes; k++)
@@ -81,7 +83,8 @@ static int log_softmax(const cop_ensemble *e, const float *z, size_t stride) {
     return best;
 }
 
-/* Adds one member's probabilities in a column, and their entropy. */
+/* Adds one member's probabilities for a column, which are exp(work), to the sums, and their entropy
+ * to the entropies. */
 static void add_probabilities(cop_ensemble *e, size_t column) {
     const size_t n = (size_t)e->columns;
     double entropy = 0;
@@ -107,7 +110,7 @@ void cop_ensemble_add(cop_ensemble *e, const float *logits, int ld) {
     e->members++;
 }
 
-/* Computes the geometric mean of one column and scales it to sum 1. */
+/* Computes the geometric means of the probabilities in one column and scales them to sum 1. */
 static void renormalise(cop_ensemble *e, size_t column) {
     const size_t n = (size_t)e->columns;
     double largest = e->sums[column] / e->members, sum = 0;
@@ -134,7 +137,7 @@ const double *cop_ensemble_probabilities(cop_ensemble *e) {
     return e->probabilities;
 }
 
-/* The share of pairs of members with different classes. */
+/* The share of pairs of members that chose different classes; 0 for one member. */
 static double disagreement(const cop_ensemble *e, size_t column) {
     const double m = e->members;
     double same = 0;
@@ -158,7 +161,7 @@ static void score_column(const cop_ensemble *e, size_t column, cop_ensemble_sums
     }
     const double p = e->probabilities[(size_t)best * n + column];
     const double own = e->probabilities[(size_t)label * n + column];
-    const double smallest = 0x1p-1022; /* if p underflowed, -ln p is 708 instead of infinite */
+    const double smallest = 0x1p-1022; /* if p(label) underflowed, -ln p is 708, not infinite */
     const double values[4] = {best != label, -cop_ln(own > smallest ? own : smallest), brier,
                               disagreement(e, column)};
     for (int i = 0; i < 4; i++) {
@@ -193,7 +196,8 @@ static void column_opinion(const cop_ensemble *e, size_t column, cop_ensemble_op
         if (p > 0) out->entropy -= p * cop_ln(p);
         if (e->votes[k * n + column] > max_votes) max_votes = e->votes[k * n + column];
     }
-    /* By Jensen's inequality the entropy is at least `own`, except for rounding. */
+    /* By Jensen's inequality the entropy is at least `own`, the mean entropy of a member. Rounding
+     * may make it smaller. */
     if (out->entropy < 0) out->entropy = 0;
     out->information = e->members > 1 && out->entropy > own ? out->entropy - own : 0;
     out->variation = 1 - (double)max_votes / e->members;
@@ -221,7 +225,7 @@ void cop_ensemble_merge(cop_ensemble_sums *into, const cop_ensemble_sums *from) 
         }
 }
 
-/* The ECE without the samples of group `without` (-1: of all samples). */
+/* The ECE of all samples that are not in group `without`. If it is -1, of all samples. */
 static double calibration(const cop_ensemble_sums *s, int without) {
     double gaps = 0, all = 0;
     for (int b = 0; b < COP_ENSEMBLE_BINS; b++) {

@@ -8,12 +8,13 @@
 struct cop_features {
     int units;
     uint64_t samples;
-    double *row;      /* one sample minus the first sample, which keeps the rounding errors small */
-    double *shift;    /* the first sample */
-    double *sums;     /* of `row`, over the samples */
-    double *products; /* [units][units]: of pairs in `row`; only columns >= the row are used */
-    uint64_t *zeros;  /* per unit: activations that are 0 */
-    double total;     /* of all activations */
+    /* The first sample is subtracted from every sample, which keeps the rounding errors small. */
+    double *row;      /* (units): the current sample minus the first one */
+    double *shift;    /* (units): the first sample */
+    double *sums;     /* (units): the sum of `row` over the samples */
+    double *products; /* [units][units]: sums of row[u] * row[w], set only for u <= w */
+    uint64_t *zeros;  /* (units): how many of a unit's activations are 0 */
+    double total;     /* the sum of all activations */
 };
 
 cop_err cop_features_create(int units, cop_features **out, cop_error *error) {
@@ -46,7 +47,7 @@ void cop_features_destroy(cop_features *f) {
     cop_free(f);
 }
 
-/* Adds one sample, whose values are at values[unit * stride]. */
+/* Adds one sample. The activation of unit u is values[u * stride]. */
 static void add_sample(cop_features *f, const float *values, size_t stride) {
     const int n = f->units;
     for (int u = 0; u < n; u++) {

@@ -8,7 +8,9 @@
 #include "common/nn/thin.h"
 
 #define COLUMNS_MIN 125
-#define PASS_BYTES  ((size_t)64 << 20) /* a pass that would need more runs fewer columns at once */
+/* A pass that would need more memory than this, not counting a thinned network, runs fewer columns
+ * at once, but at least COLUMNS_MIN. */
+#define PASS_BYTES ((size_t)64 << 20)
 
 struct cop_members {
     cop_pass *pass;

@@ -11,7 +11,9 @@ struct cop_moments {
     int outputs, max_columns, columns;
     bool sigmoid;
     double members;
-    double *means, *squares, *deviations; /* [outputs][columns]; squares: sums of (z - mean)^2 */
+    double *means;      /* [outputs][columns] */
+    double *squares;    /* [outputs][columns]: the sums of (z - mean)^2 over the members */
+    double *deviations; /* [outputs][columns] */
 };
 
 cop_err cop_moments_create(int outputs, bool sigmoid, int max_columns, cop_moments **out,

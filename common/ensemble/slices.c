@@ -8,16 +8,16 @@
 
 typedef struct slice_state {
     cop_ensemble *ensemble;
-    uint32_t members;        /* added so far */
-    atomic_uint scored;      /* how many of spec.counts were reached */
-    cop_ensemble_sums *sums; /* (count): the sums at each of spec.counts */
+    uint32_t members;        /* the number of members added so far */
+    atomic_uint scored;      /* how many elements of spec.counts were reached */
+    cop_ensemble_sums *sums; /* (count): the sums over the slice for each of spec.counts */
 } slice_state;
 
 struct cop_ensemble_slices {
     cop_ensemble_slices_spec spec;
     uint32_t slices;
     slice_state *slice;
-    cop_ensemble_sums *sums; /* [slices][count] */
+    cop_ensemble_sums *sums; /* [slices][count]: the memory of all slice_state.sums */
 };
 
 static uint32_t samples_of(const cop_ensemble_slices *all, uint32_t slice) {
