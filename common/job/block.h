@@ -14,10 +14,12 @@ typedef struct cop_block {
     const cop_job *job;
     const float *weights;  /* cop_model_floats long */
     const void *rows;      /* job->sample_stride bytes each, of job->sample_type */
-    const int32_t *labels; /* one per row */
-    int first, count;      /* the block's range of rows */
+    const int32_t *labels; /* one per row, or NULL */
+    int first;             /* the block's first row */
+    int count;             /* its number of rows */
 } cop_block;
-/* The block's range of rows, as a pass takes them. */
+/* The samples of the block, in the form that a pass takes. They point into block->rows and
+ * block->labels. */
 cop_samples cop_block_samples(const cop_block *block);
 
 /* Shards [first, first + count) of a step. They must be a node of D5's tree. */
@@ -26,13 +28,15 @@ typedef struct cop_block_shards {
     const int32_t *sizes; /* samples of each shard of the step, from shard 0 (cop_shard_sizes) */
     int first, count;
 } cop_block_shards;
-/* Trains on the block, whose rows are those of the shards. Writes their gradient sum to `gradient`
- * (cop_model_floats long). The pass must be for TRAIN and have room for all rows. */
+/* Runs the forward and backward pass of the shards, whose samples are the block. Writes the sum of
+ * their gradients to `gradient` (cop_model_floats long). The pass must be made for TRAIN and have
+ * room for all samples of the block. */
 void cop_block_train(cop_pass *pass, const cop_block *block, const cop_block_shards *shards,
                      float *gradient, cop_pass_result *result);
-/* Evaluates the block. first_sample: index of its first row in the evaluated part. The pass must
- * have room for COP_EVAL_COLUMNS samples. Sums over a part have D10's order only if each call but
- * the last covers a multiple of COP_EVAL_COLUMNS samples. */
+/* Evaluates the block. first_sample is the index of its first row in the evaluated part of the
+ * data. The pass must have room for COP_EVAL_COLUMNS samples. A caller that evaluates a part by
+ * several calls and adds up the results gets D10's order only if each call except the last covers a
+ * multiple of COP_EVAL_COLUMNS samples. */
 void cop_block_evaluate(cop_pass *pass, const cop_block *block, uint32_t first_sample,
                         cop_pass_result *result);
 

@@ -6,24 +6,26 @@
 #include "common/ensemble/ensemble.h"
 #include "proto/api.pb-c.h"
 
-/* How an ensemble decides: the average of its members, or one pass with scaled weights. */
+/* The cop_average of an ensemble that does not average its members: it runs one pass with scaled
+ * weights. */
 #define COP_AVERAGE_WEIGHT_SCALING ((cop_average)0)
-/* Reads "arithmetic", "geometric" or "weight-scaling"; false: another name. */
+/* Reads "arithmetic", "geometric" or "weight-scaling". Returns false for any other name. */
 bool cop_average_read(const char *name, cop_average *out);
-/* The name of an average. Static. */
+/* The name of an average, as cop_average_read reads it. Static. */
 const char *cop_average_name(cop_average average);
 
-/* A job, and what errors call it ("job 7", a path). */
+/* A job, and the name that errors give it ("job 7", or a path). */
 typedef struct cop_named_job {
     const cop_job *job;
     const char *name;
 } cop_named_job;
-/* Can both jobs be members of one ensemble? They must take the same samples: shape, type and
- * classes and, with same_data, the data set. INPUT: no; the error names the difference and uses the
- * two names. */
+/* Checks that models of both jobs can be members of one ensemble. They must take samples of the
+ * same shape and type and have the same number of classes. With same_data, they must also have been
+ * trained on the same data set. Otherwise fails with INPUT; the error names the difference. */
 cop_err cop_job_check_together(cop_named_job a, cop_named_job b, bool same_data, cop_error *error);
 
-/* Fills one row of the result from the figures of `members` members. */
+/* Fills *out, one row of the result, with the figures of the ensemble of the first `members`
+ * members. */
 void cop_job_ensemble_row(const cop_ensemble_figures *figures, uint32_t members,
                           Coppice__Api__EnsembleFigures *out);
 

@@ -14,22 +14,24 @@
 #include "common/wire/document.h"
 
 typedef struct cop_job {
-    Coppice__Job *message; /* resolved, pinned */
-    cop_model *model;
+    Coppice__Job *message; /* resolved and pinned; owned */
+    cop_model *model;      /* owned */
     cop_optimizer_spec optimizer;
     cop_numerics numerics;
     uint64_t seed;
-    uint32_t batch, shards;
-    bool last_keep;
-    uint64_t steps, steps_per_epoch;
+    uint32_t batch;  /* samples of a minibatch */
+    uint32_t shards; /* of a minibatch */
+    bool last_keep;  /* an epoch's last, incomplete minibatch counts; false: it is dropped */
+    uint64_t steps;  /* of the whole job */
+    uint64_t steps_per_epoch;
     uint32_t train_samples, validation_samples, test_samples;
     uint32_t features; /* values of one sample */
     cop_dtype sample_type;
-    size_t sample_stride; /* bytes */
-    bool evaluate_on_test;
-    uint32_t evaluate_every; /* epochs */
-    uint64_t checkpoint_every;
-    uint32_t checkpoint_keep;
+    size_t sample_stride;      /* bytes of one sample */
+    bool evaluate_on_test;     /* false: evaluations use the validation samples */
+    uint32_t evaluate_every;   /* epochs */
+    uint64_t checkpoint_every; /* steps */
+    uint32_t checkpoint_keep;  /* checkpoints that remain besides the best */
     atomic_int references;
 } cop_job;
 
@@ -38,143 +40,177 @@ cop_job *cop_job_hold(cop_job *job);
 /* Drops a reference; the last one frees the job with its message and model. NULL has no effect. Any
  * thread. */
 void cop_job_release(cop_job *job);
-/* Resolves `message` against the data set (fills defaults and `pinned`), checks relations (shards
- * <= batch, shapes, classes, epochs xor steps, validation < samples ...) and builds the job. On
- * success the job owns `message`; on failure the caller keeps it. INPUT: the error names the field.
- */
+/* Resolves `message` against the data set: fills in the defaults and `pinned`. Checks how its
+ * fields fit each other and the data (for example, either epochs or steps are given, and shards <=
+ * batch), and builds the job. On success the job owns `message`; on failure the caller keeps it.
+ * Fails with INPUT if a field is wrong, which the error names, and with VERSION if the message is
+ * pinned to another arithmetic. */
 cop_err cop_job_create(Coppice__Job *message, const cop_data *data, cop_job **out,
                        cop_error *error);
-/* As cop_job_create, from the packed and pinned message alone (in a worker, or in a coordinator
- * after a restart). */
+/* Builds a job from its packed message, which is already pinned, without the data. Workers use it,
+ * and the coordinator after a restart. Fails as cop_job_create does. */
 cop_err cop_job_from_bytes(const void *bytes, size_t size, cop_job **out, cop_error *error);
 /* The packed message, with one reference. NULL: out of memory. */
 cop_buffer *cop_job_pack(const cop_job *job);
-/* As cop_job_pack, without the fields that no worker needs: how to read files, and class names. */
+/* As cop_job_pack, without fields that no worker needs: those that tell how to read files of data
+ * (data.drop, data.resize, data.layout), and the class names. */
 cop_buffer *cop_job_pack_for_workers(const cop_job *job);
 /* The form of the samples that the job's model takes. */
 void cop_job_form(const cop_job *job, cop_data_form *out);
-/* Can the job's model take these data, which may be other data than the job is pinned to? The type
- * and shape of the samples and the number of classes must agree. INPUT: no, with the difference.
- * Call this, or cop_job_view, before a model gets samples of a cop_data. */
+/* Checks that the job's model can take these data, which need not be the data that the job is
+ * pinned to. The type and shape of the samples and the number of classes must agree. Fails with
+ * INPUT if they differ; the error names both sides. Call this, or cop_job_view, before a model gets
+ * samples of a cop_data. */
 cop_err cop_job_check_data(const cop_job *job, const cop_data *data, cop_error *error);
-/* The job's view of its own data. INPUT: the data are not those that the job is pinned to (content,
- * form, number of samples of each part). Free with cop_data_view_fini; after an error there is
- * nothing to free. */
+/* Makes the job's view of its own data. Fails with INPUT if the data are not those that the job is
+ * pinned to: their content, their form and the number of samples of each part must be the same. The
+ * caller frees the view with cop_data_view_fini, except after an error. */
 cop_err cop_job_view(const cop_job *job, const cop_data *data, cop_data_view *out,
                      cop_error *error);
-/* The minimum and maximum of the training samples, as stored and as the network sees them
- * (normalized, without augmentation). */
+/* The minimum [0] and the maximum [1] of the values of all training samples. */
 typedef struct cop_job_value_ranges {
-    double stored[2], seen[2];
+    double stored[2]; /* as the data set stores them */
+    double seen[2];   /* as the network sees them: normalized, but not augmented */
 } cop_job_value_ranges;
-/* Computes the ranges over all training samples. INPUT as in cop_job_view. */
+/* Computes the ranges over all training samples. Fails with INPUT as cop_job_view does. */
 cop_err cop_job_values(const cop_job *job, const cop_data *data, cop_job_value_ranges *out,
                        cop_error *error);
-/* Appends a line if the network sees values from which it can hardly learn. */
+/* Appends a line to `out` if the network sees values from which it can hardly learn. */
 void cop_job_warn_of_values(const cop_job *job, const cop_data *data, cop_str *out);
-/* Appends warnings about the job itself, one sentence per line; nothing if there are none. */
+/* Appends the warnings about the job itself to `out`, one per line. Appends nothing if there are
+ * none. */
 void cop_job_warnings(const cop_job *job, cop_str *out);
 
-/* Opens the data that the job names: in `folder` (--data), by its source, or as files relative to
- * the folder of the job file. The caller owns *out. */
+/* Opens the data of the job. If data.source is a file format, the files are those that data.train
+ * and data.test name, relative to `folder` (--data) or, if that is NULL, to the folder of the job
+ * file `job_path`. Otherwise data.source is the name of a data set, which is opened as
+ * cop_data_open does. The caller owns *out. */
 cop_err cop_job_open_data(const Coppice__Job *message, const char *job_path, const char *folder,
                           cop_data **out, cop_error *error);
 
-/* The order of the channels in arrays, by the job file. */
+/* The order of the channels in arrays, as data.layout of the job file gives it. */
 cop_data_order cop_job_order(const Coppice__Data *data);
-/* The class names, by number; NULL: the classes have no names. Owned by the job. */
+/* The names of the classes, in the order of their numbers. The job owns them. NULL: the classes
+ * have no names. */
 const char *const *cop_job_class_names(const cop_job *job);
-/* A class for people: its name ("red"), or its number ("2") in `out`. */
+/* Returns the text that people see for a class: its name ("red"), which the job owns, or, without a
+ * name, its number ("2"), which is written to `out`. */
 const char *cop_job_class(const cop_job *job, int32_t number, char out[16]);
 
-/* Model files: model.safetensors has the parameters by name (without gaps) and the metadata
- * {"coppice.job": the job as YAML text, "coppice.step", "coppice.digest", "coppice.check"}. Any
- * changed byte of either is detected (CORRUPT). save writes a file, completely or not at all;
- * encode gives its bytes, with one reference. */
+/* Model files. model.safetensors holds the parameters by name, without the gaps between them in
+ * `flat`, and these metadata:
+ *   coppice.job     the job as YAML text
+ *   coppice.step    the number of completed steps
+ *   coppice.digest  the digest of the weights
+ *   coppice.check   a hash of the other three
+ *
+ * The functions that read a model file fail with CORRUPT if any byte of parameters or metadata was
+ * changed. cop_job_save_model writes a file, completely or not at all. cop_job_encode_model makes
+ * the bytes of the file instead; *out has one reference. */
 cop_err cop_job_save_model(const cop_job *job, const float *flat, uint64_t step, const char *path,
                            cop_error *error);
 cop_err cop_job_encode_model(const cop_job *job, const float *flat, uint64_t step, cop_buffer **out,
                              cop_error *error);
-/* Loads a model file into flat. CORRUPT: names, shapes, type or digest do not match. */
+/* Loads a model file into flat, and its number of completed steps into *step (0: the file does not
+ * tell). Fails with CORRUPT if names, shapes or types of the tensors are not those of the job, or
+ * if the digest does not match. */
 cop_err cop_job_load_model(const cop_job *job, const char *path, float *flat, uint64_t *step,
                            cop_error *error);
 /* A trained model with its job. After an error all fields are 0. */
 typedef struct cop_saved_model {
     cop_job *job;  /* owned: cop_job_release */
-    float *flat;   /* owned: cop_free; cop_model_floats long */
-    uint64_t step; /* completed steps; 0: the file does not say */
+    float *flat;   /* the weights, cop_model_floats long; owned: cop_free */
+    uint64_t step; /* completed steps; 0: the file does not tell */
 } cop_saved_model;
-/* Opens a model file without its job: builds the job from the metadata. `path` is a model file, a
- * checkpoint folder, a run folder, or its file checkpoints/latest or best. The caller owns what is
- * in *out. */
+/* Opens a model file whose job the caller does not have: builds the job from the metadata. The
+ * caller owns what is in *out. `path` is one of these:
+ *   a model file
+ *   a checkpoint folder
+ *   a file `latest` or `best`: the checkpoint that it names
+ *   a run folder: its model.safetensors or, if there is none yet, its latest checkpoint */
 cop_err cop_job_open_model(const char *path, cop_saved_model *out, cop_error *error);
 
-/* As cop_job_open_model, for a path with weights of `job`. INPUT: they belong to another job (see
- * cop_checkpoint_load), or to a step beyond the end of this one. */
+/* Opens the weights at a path as cop_job_open_model does, if they are weights of `job`. The caller
+ * frees *flat with cop_free. Fails with INPUT if they belong to another job (cop_checkpoint_load
+ * says what may differ) or to a step beyond the end of this job. */
 cop_err cop_job_open_weights(const cop_job *job, const char *path, float **flat, uint64_t *step,
                              cop_error *error);
 
-/* As cop_job_open_model, from memory; `what` names the bytes in errors. */
+/* As cop_job_open_model, for the bytes of a model file in memory. `what` names them in errors. */
 cop_err cop_job_decode_model(const void *bytes, size_t size, const char *what, cop_saved_model *out,
                              cop_error *error);
 
-/* Checkpoints: folder/checkpoints/step-00000500/{model.safetensors, optimizer.safetensors,
- * state.json}, and the file `latest` with the name of the newest. state.json has step, digest, the
- * XXH3 of both files, and the metrics so far. A checkpoint is written to a temporary folder,
- * fsynced and renamed. The last `keep` and the best remain (the file `best` names it; there is none
- * unless has_best). Checkpoints newer than the one just written belong to an earlier life of
- * the folder, and are removed. */
+/* Checkpoints. The folder of a run has these files:
+ *   checkpoints/step-00000500/model.safetensors      the weights
+ *   checkpoints/step-00000500/optimizer.safetensors  the states of the optimizer
+ *   checkpoints/step-00000500/state.json             the rest of cop_checkpoint, the digest of the
+ *                                                    weights, and the XXH3 of both other files
+ *   checkpoints/latest                               the name of the newest checkpoint
+ *   checkpoints/best                                 the name of the best one, if has_best
+ *
+ * A checkpoint is written to a temporary folder, fsynced and renamed. Then all checkpoints are
+ * removed but the newest checkpoint_keep and the best. Those of later steps than the one just
+ * written are removed, too: they belong to an earlier run in this folder. */
 typedef struct cop_checkpoint {
     uint64_t step;
     const float *weights;   /* to be saved; NULL after loading */
-    const float *states[2]; /* likewise: the optimizer's state buffers */
-    double train_loss_sum;  /* sums over the current epoch so far, restored exactly */
-    uint64_t train_samples, train_correct;
-    double seconds;    /* of training so far */
-    double best_error; /* or loss, which may be negative; unused without has_best */
-    bool has_best, is_best;
+    const float *states[2]; /* the optimizer's state buffers, to be saved; NULL after loading */
+    double train_loss_sum;  /* over the samples of the current epoch so far; restored exactly */
+    uint64_t train_samples; /* of the current epoch so far */
+    uint64_t train_correct; /* of these, the samples that were classified correctly */
+    double seconds;         /* of training so far */
+    double best_error;      /* error or loss of the best checkpoint; may be < 0 if it is a loss */
+    bool has_best;          /* false: there is no best checkpoint, and best_error is unused */
+    bool is_best;           /* this checkpoint is the best one so far */
 } cop_checkpoint;
 /* Writes a checkpoint, completely or not at all, and removes those that are no longer kept. */
 cop_err cop_checkpoint_save(const cop_job *job, const char *folder,
                             const cop_checkpoint *checkpoint, cop_error *error);
 #define COP_CHECKPOINT_ANY_STEP UINT64_MAX
-/* Where to look for a checkpoint. */
+/* Where to look for a checkpoint, and which ones to try. */
 typedef struct cop_checkpoint_source {
-    const char *folder; /* that holds `checkpoints` */
-    uint64_t max_step;  /* checkpoints of later steps are ignored; COP_CHECKPOINT_ANY_STEP: none */
-    cop_str *notes;     /* gets a line for each unusable checkpoint; NULL: not wanted */
+    const char *folder; /* the run folder, which holds the folder `checkpoints` */
+    uint64_t max_step;  /* ignore checkpoints of later steps; COP_CHECKPOINT_ANY_STEP: try all */
+    cop_str *notes;     /* gets a line for each damaged checkpoint that was tried; NULL: no notes */
 } cop_checkpoint_source;
 /* The caller's buffers for what a checkpoint holds, each cop_model_floats long. */
 typedef struct cop_checkpoint_buffers {
     float *weights;
-    float *states[2]; /* as many as the optimizer keeps */
+    float *states[2]; /* as many as the optimizer has; the others are NULL */
 } cop_checkpoint_buffers;
-/* Loads the newest intact checkpoint: tries `latest`, then the others downwards. Fills the buffers
- * and *checkpoint. from->notes also gets a line if later checkpoints lie beyond the end of the job.
- * NOT_FOUND: there is none. INPUT: all are of another job (name, priority, limits, evaluate and
- * checkpoint may differ; the number of steps too, unless the schedule depends on it) or of a step
- * beyond the end of this one. */
+/* Loads the newest intact checkpoint. Tries the one that `latest` names, then the others from the
+ * newest to the oldest. Skips those that are damaged and those of a step beyond the end of the job.
+ * Fills the buffers and *checkpoint; after an error their content is undefined. from->notes also
+ * gets a line if a checkpoint is loaded although others lie beyond the end of the job.
+ *
+ * Fails with NOT_FOUND if there is no intact checkpoint, and with INPUT if the only intact ones lie
+ * beyond the end of the job. Also fails with INPUT as soon as it meets a checkpoint of another job.
+ * Two jobs are the same if they compute the same weights: name, priority, audit, limits, evaluate,
+ * checkpoint and the names and formats of the data files may differ. The number of steps may differ
+ * unless the schedule is cosine, which depends on it. */
 cop_err cop_checkpoint_load(const cop_job *job, const cop_checkpoint_source *from,
                             const cop_checkpoint_buffers *into, cop_checkpoint *checkpoint,
                             cop_error *error);
 
-/* Removes the checkpoints after `step` (0: all), because they cannot be trusted. `latest` then
- * names the newest remaining one. If the best was removed, there is no best, and
- * checkpoint->has_best is false. On success the removed ones never return, even after a loss of
- * power. On failure some may remain; training must not continue before another attempt succeeds. A
- * full disk does not make it fail. */
+/* Removes the checkpoints of later steps than `step` (0: all), because they cannot be trusted. If
+ * `latest` names one of them, it is set to `step`, or removed if `step` is 0 or writing fails. If
+ * the best checkpoint is among them, the file `best` is removed and checkpoint->has_best becomes
+ * false. After success the removed checkpoints never return, even after a loss of power. After a
+ * failure some may remain, and training must not continue before another attempt succeeds. A full
+ * disk does not make it fail. */
 cop_err cop_checkpoint_discard_after(const char *folder, uint64_t step, cop_checkpoint *checkpoint,
                                      cop_error *error);
 
-/* Can a job continue from the content of the folder? OK also if there is nothing to continue from.
- * INPUT as in cop_checkpoint_load. Writes nothing. */
+/* Checks that a job can continue from the content of the run folder. Succeeds also if there is no
+ * intact checkpoint. Fails with INPUT as cop_checkpoint_load does. Writes nothing. */
 cop_err cop_checkpoint_check(const cop_job *job, const char *folder, cop_error *error);
 
 /* Estimates for `plan`. */
 typedef struct cop_plan_figures {
-    double flop_per_sample;                   /* of the forward pass */
-    uint64_t wire_bytes_per_step;             /* weights out, gradients back, samples */
-    uint64_t worker_bytes, coordinator_bytes; /* memory */
+    double flop_per_sample;       /* floating-point operations of the forward pass */
+    uint64_t wire_bytes_per_step; /* weights to each worker, gradients back, and the samples */
+    uint64_t worker_bytes;        /* memory of a worker with one compute thread */
+    uint64_t coordinator_bytes;   /* memory of the coordinator */
 } cop_plan_figures;
 /* Estimates the cost of a job on this number of workers. */
 void cop_job_plan(const cop_job *job, int workers, cop_plan_figures *out);
