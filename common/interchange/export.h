@@ -8,23 +8,23 @@
 /* A trained model and the description that its file carries. Everything is borrowed. */
 typedef struct cop_export {
     const cop_model *model;
-    const float *weights;
-    cop_shape sample;  /* a sample's shape in the data set, before the job's own preparation */
-    const char *input; /* for people: how to prepare a sample before the model sees it */
-    const char *name, *digest;
-    uint64_t step;
-    const char *yaml; /* the job file */
+    const float *weights; /* cop_model_floats long */
+    cop_shape sample;     /* a sample's shape in the data set, before the job's own preparation */
+    const char *input;    /* for people: how to prepare a sample before the model sees it */
+    const char *name;     /* of the job */
+    const char *digest;   /* of the weights, in hexadecimal */
+    uint64_t step;        /* completed steps */
+    const char *yaml;     /* the job file */
     const char *const *class_names;
     size_t class_count; /* 0: classes have no names, only numbers */
 } cop_export;
 
-/* Writes an ONNX file atomically (cop_file_write). Fails with LIMIT if the model is larger than
- * such a file can be, with NO_MEMORY, or with an error of the file system; then `path` is
- * unchanged. */
+/* Writes an ONNX file atomically, as cop_file_write does. Fails with LIMIT if the file would be
+ * larger than 2 GiB, with NO_MEMORY, or with an error of cop_file_write. */
 cop_err cop_export_onnx(const cop_export *model, const char *path, cop_error *error);
-/* Appends the text of a Python file that builds the model in PyTorch. It loads the weights from the
- * file next to it with the same name, ending in .safetensors instead of .py. Sets out->failed if
- * there is no memory. */
+/* Appends the text of a Python file that builds the model in PyTorch. The Python file loads the
+ * weights from the file next to it whose name ends in .safetensors instead of .py. Sets out->failed
+ * if there is no memory. */
 void cop_export_torch(const cop_export *model, cop_str *out);
 
 #endif

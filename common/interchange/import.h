@@ -5,13 +5,14 @@
 #include "common/interchange/safetensors.h"
 #include "common/nn/model.h"
 
-/* Reads weights from a safetensors file (f32, f16, bf16) into `flat`, cop_model_floats(model)
- * values. The tensors must have the model's names and shapes; none may be missing or extra. A
- * prefix that all names share is ignored. Fails with INPUT and names the tensor that is missing,
- * extra, misshapen or not finite; `flat` is then undefined. Other errors are those of
- * cop_safetensors_open. */
+/* Reads weights from a safetensors file into `flat`, which has cop_model_floats(model) values. The
+ * tensors are f32, f16 or bf16. They must have the names and shapes of the model's parameters, and
+ * none may be missing or extra. If all names begin with the same prefix, it is ignored, and the log
+ * says so. Fails with INPUT if a tensor is missing or extra, has the wrong shape or type, or has a
+ * value that is not finite; the error names the tensor, and `flat` is then undefined. Other errors
+ * are those of cop_safetensors_open. */
 cop_err cop_import_weights(const cop_model *model, const char *path, float *flat, cop_error *error);
-/* The same for an open file, which stays open; `path` names it in errors. */
+/* The same for a file that is open already and stays open. `path` names it in errors. */
 cop_err cop_import_tensors(const cop_model *model, const cop_safetensors *file, const char *path,
                            float *flat, cop_error *error);
 

@@ -1,6 +1,7 @@
-/* Reads and writes safetensors files, the format of models and optimizer states: u64 length, JSON
- * header, raw little-endian tensors. Reading checks everything: the header's length, the depth and
- * size of its JSON, dtypes, shapes, offsets (without gaps or overlap) and the size of the file. */
+/* Reads and writes safetensors files, the format of models and optimizer states. A file has the
+ * length of the header as a u64, the header in JSON, and the raw little-endian tensors. Reading
+ * checks everything: the length and the syntax of the header, dtypes, shapes, the size of the file,
+ * and that the tensors cover the data without gaps or overlap. */
 #ifndef COP_INTERCHANGE_SAFETENSORS_H
 #define COP_INTERCHANGE_SAFETENSORS_H
 
@@ -11,10 +12,11 @@
 
 enum { COP_TENSOR_RANK_MAX = 8 };
 
-/* One tensor. When writing, the caller owns `data`; when reading, it points into the open file. */
+/* One tensor. In a file to be written, the caller owns `data`; in a file that was read, `data`
+ * points into the open file. */
 typedef struct cop_tensor_entry {
     char name[128];
-    char dtype[8]; /* "F32", "U8", "I64", ..., as in the format */
+    char dtype[8]; /* "F32", "U8", "I64" or another name of the format */
     int32_t rank;
     int64_t dims[COP_TENSOR_RANK_MAX];
     const void *data;
@@ -25,7 +27,8 @@ typedef struct cop_metadata {
     const char *key, *value;
 } cop_metadata;
 
-/* What a file holds, in this order; the metadata goes under "__metadata__". All is borrowed. */
+/* The content of a file to be written. The tensors keep their order. The metadata go into the
+ * header under "__metadata__". All pointers are borrowed. */
 typedef struct cop_safetensors_content {
     const cop_tensor_entry *tensors;
     size_t count;
@@ -33,12 +36,12 @@ typedef struct cop_safetensors_content {
     size_t metadata_count;
 } cop_safetensors_content;
 
-/* Writes a file atomically (cop_file_write). Spaces pad the header to a multiple of 64 bytes. Equal
- * input gives equal bytes. Each tensor's size must match its dtype and shape. Fails with NO_MEMORY
- * or an error of the file system; then `path` is unchanged. */
+/* Writes a file atomically, as cop_file_write does. Spaces after the header make the tensors begin
+ * at a multiple of 64 bytes. Equal content gives equal bytes. Each tensor's size must match its
+ * dtype and shape. Fails with NO_MEMORY or an error of cop_file_write. */
 cop_err cop_safetensors_write(const char *path, const cop_safetensors_content *content,
                               cop_error *error);
-/* The same into memory. The caller frees *out (cop_free). */
+/* Makes the bytes of such a file in memory. The caller frees *out with cop_free. */
 cop_err cop_safetensors_encode(const cop_safetensors_content *content, char **out, size_t *size,
                                cop_error *error);
 
@@ -49,13 +52,15 @@ typedef struct cop_safetensors cop_safetensors;
  * with LIMIT if it has too many tensors or too long names, with NO_MEMORY, or with an error of the
  * file system; then *out is unchanged. */
 cop_err cop_safetensors_open(const char *path, cop_safetensors **out, cop_error *error);
-/* The same from memory. Copies the bytes; `what` names them in errors. */
+/* The same for the bytes of a file in memory, which it copies. `what` names them in errors. */
 cop_err cop_safetensors_decode(const void *bytes, size_t size, const char *what,
                                cop_safetensors **out, cop_error *error);
-/* NULL is allowed. */
+/* Closes the file and frees it. NULL has no effect. */
 void cop_safetensors_close(cop_safetensors *file);
-/* Tensors in the order of the header. cop_safetensors_at gives NULL from the count on. */
+/* The number of tensors. */
 size_t cop_safetensors_count(const cop_safetensors *file);
+/* The tensor `index` in the order of the header, from 0. Returns NULL if there is no such tensor.
+ */
 const cop_tensor_entry *cop_safetensors_at(const cop_safetensors *file, size_t index);
 const cop_tensor_entry *cop_safetensors_find(const cop_safetensors *file,
                                              const char *name); /* NULL if absent */

@@ -8,7 +8,8 @@
 
 /* Bytes of one element; 0 for an unknown dtype. */
 size_t safetensors_dtype_size(const char *dtype);
-/* The bytes that a tensor's dtype and shape need. Returns false if they overflow. */
+/* Sets *out to the number of bytes that a tensor of t's dtype and shape has; 0 for an unknown
+ * dtype. Returns false if that number overflows. */
 bool safetensors_tensor_bytes(const cop_tensor_entry *t, uint64_t *out);
 
 #endif
