@@ -14,23 +14,23 @@ typedef struct cli_series {
     const char *name;
     size_t count;
     const double *x, *y;
-    const double *deviation; /* standard error of each y, drawn as a bar; NULL: none. Bars of
-                                several lines are drawn side by side */
-    bool level; /* a horizontal line at y[0] (count 1); its deviation is drawn as a band */
-    int color;  /* lines of one subject share a colour; their dashes differ */
+    const double *deviation; /* standard error of each y, drawn as a bar through the point; bars of
+                                several lines are drawn side by side; NULL: no bars */
+    bool level; /* a horizontal line at y[0], and deviation[0] is drawn as a band; `count` is 1 */
+    int color;  /* number of the colour, from 0; lines of one colour differ in their dashes */
 } cli_series;
 
-/* One chart with all its lines, which it borrows. */
+/* One chart. Borrows its texts and lines. */
 typedef struct cli_chart {
     const char *title, *x_label, *y_label;
-    bool log_x; /* logarithmic x axis: points with x <= 0 are skipped */
+    bool log_x; /* the x axis is logarithmic, and points with x <= 0 are not drawn */
     const cli_series *series;
-    size_t count;
+    size_t count; /* number of lines */
 } cli_chart;
 
-/* Draws the charts from left to right into a file, completely or not at all. Values that are not
- * finite are skipped. INPUT: the extension of `path` is neither .svg nor .png, or a
- * chart has no finite value. */
+/* Draws the charts side by side, from left to right, and writes the file completely or not at all.
+ * Points whose x or y is not finite are not drawn. INPUT: the extension of `path` is neither .svg
+ * nor .png, or a chart has no point to draw. */
 cop_err cli_chart_write(const cli_chart *charts, size_t count, const char *path, cop_error *error);
 
 #endif

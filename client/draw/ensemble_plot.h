@@ -5,11 +5,12 @@
 #include "client/cli.h"
 
 /* Draws the JSON output of `eval --ensemble K,K,...` and `eval --average weight-scaling` into
- * options->output. The input is files, or "-" for standard input; each may contain several results.
- * Each average of each model becomes a line with bars of one standard error; weight scaling becomes
- * a horizontal line with a band. Later rows replace earlier ones with the same number of members.
- * *lines: the number of lines. INPUT: a result is invalid, and the error names its file and line;
- * or results cover different samples. */
+ * options->output. The arguments in options->positional are files, or "-" for standard input. Each
+ * file may contain several results. The results of one model with one kind of average become a line
+ * with bars of one standard error; those of weight scaling become a horizontal line with a band. If
+ * a line has several rows with the same number of members, the last one counts. *lines becomes the
+ * number of lines. INPUT: a result is invalid, and the error names its file and line; or the
+ * results cover different numbers of samples. */
 cop_err cli_ensemble_plot(const cli_options *options, int *lines, cop_error *error);
 
 #endif
