@@ -55,7 +55,8 @@ static void keep(sim *s, const coord_action *a) {
 
 /* ---- answers ---- */
 
-/* The held request that the action answers; NULL: its worker has gone. */
+/* Takes the held request that the action answers. NULL: its worker has gone or has sent a newer
+ * request. The caller owns the request. */
 static sim_message *take_request(sim *s, const coord_action *a) {
     sim_session *session = sim_session_of(s, a->worker);
     if (!session || !session->held || session->held->request != a->request) return NULL;
@@ -141,7 +142,7 @@ static void unload(sim *s, const coord_action *a) {
     SIM_CHECK(s, "host-contract", r->loaded, "job %llu is unloaded, but not loaded",
               (unsigned long long)a->job);
     r->loaded = false;
-    r->unload_wanted = r->updating; /* its slots are released after the update */
+    r->unload_wanted = r->updating; /* then its slots are released after the update */
     if (!r->updating) sim_check_slots(s, a->job);
 }
 
@@ -153,7 +154,8 @@ static uint32_t left_of(uint32_t size) {
     return left;
 }
 
-/* Sums the update's blocks by the tree. *at: the next block. */
+/* Sums the gradients of shards `from` to `to - 1` in the order of the tree. *at is the index of the
+ * next block of the update, and is advanced. */
 static uint64_t sum_of(sim *s, const coord_action *a, uint32_t from, uint32_t to, uint32_t *at) {
     const coord_block *b = &a->update.blocks[*at];
     SIM_CHECK(s, "blocks-tile", *at < a->update.count && b->first == from,
@@ -166,7 +168,8 @@ static uint64_t sum_of(sim *s, const coord_action *a, uint32_t from, uint32_t to
               (unsigned long long)a->step);
     uint32_t middle = from + left_of(to - from);
     uint64_t left = sum_of(s, a, from, middle, at);
-    if (*at == a->update.count) return left; /* absent */
+    /* the batch is too small for the shards on the right */
+    if (*at == a->update.count) return left;
     return sim_mix(left, sum_of(s, a, middle, to, at));
 }
 
@@ -174,7 +177,8 @@ static const sim_gradient *gradient_of(const sim *s, const coord_action *a, uint
     return &s->host.slots[a->update.blocks[block].slot].gradient;
 }
 
-/* Names the first block that is not finite, or the first of all if only their sum is not. */
+/* Fills in the event if the update's gradient is not finite. Names the first block that is not
+ * finite or, if all blocks are finite and only their sum is not, the first block of all. */
 static void find_bad_block(sim *s, const coord_action *a, coord_event *e) {
     sim_resident *r = &s->host.resident[a->job];
     for (uint32_t i = 0; i < a->update.count; i++)
@@ -243,7 +247,8 @@ uint64_t sim_digest(const sim *s, const sim_gradient *gradient) {
     return sim_mix(sim_mix(s->options.seed, s->host.life), gradient->sum + gradient->nan) | 1;
 }
 
-/* The coordinator computes a block: in time, or so late that its lease has expired. */
+/* The coordinator computes a block itself. In 3 of 1000 cases it takes 90 s longer, so that the
+ * lease has expired. */
 static void compute(sim *s, const coord_action *a) {
     const sim_resident *r = &s->host.resident[a->job];
     sim_spec *spec = &s->specs[r->spec];

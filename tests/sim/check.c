@@ -31,11 +31,13 @@ static const sim_reference *expected(sim *s, uint64_t job, uint64_t step) {
 
 /* ---- trust ---- */
 
-/* No two results of a block can differ. */
+/* True if no two results of a block can differ, because nothing in this run makes results wrong or
+ * not finite. */
 static bool nobody_differs(const sim *s, uint64_t job) {
     return !s->liars && !s->nans && !s->specs[s->host.resident[job].spec].diverges_at;
 }
 
+/* True if the first result of each block is final: no second result is asked for. */
 static bool one_vote_decides(const sim *s, uint64_t job) {
     return nobody_differs(s, job) && s->specs[s->host.resident[job].spec].info.audit <= 0;
 }
@@ -51,7 +53,8 @@ bool sim_is_trusted(const sim *s, uint64_t id) {
 
 /* ---- leases ---- */
 
-/* Current leases of the job that are within their deadlines. */
+/* The number of leases of the job's current step that are before their deadlines and whose workers
+ * are not quarantined. */
 static uint32_t leases_out(const sim *s, uint64_t job) {
     uint32_t count = 0;
     uint64_t now = sim_host_now(s), step = s->host.resident[job].step;
@@ -118,8 +121,9 @@ static void check_lease_work(sim *s, const coord_action *a) {
 static void check_lease(sim *s, const coord_action *a) {
     sim_session *session = sim_session_of(s, a->worker);
     uint64_t now = sim_host_now(s);
-    /* A worker that asks again with a result may be given a lease for its older request. Nobody
-     * listens to that reply, and the newer request returns the lease. */
+    /* A worker may send a newer request, with a result, before its older one is answered. Then the
+     * core may give a lease for the older request. The worker ignores that reply, and its newer
+     * request makes the core take the lease back. */
     SIM_CHECK(s, "answers-once", session && a->request > session->answered,
               "a lease for a request that was answered");
     session->answered = a->request;
@@ -175,7 +179,8 @@ static void check_keep(sim *s, const coord_action *a) {
 }
 
 static void check_drop(sim *s, const coord_action *a) {
-    if (!a->slot || a->slot >= s->host.slot_count) return; /* reported elsewhere */
+    /* A wrong number is reported by slot_of (actions.c). */
+    if (!a->slot || a->slot >= s->host.slot_count) return;
     const sim_slot *slot = &s->host.slots[a->slot];
     if (slot->evaluate && slot->job == a->job)
         forget_leases(s, a->job, true, slot->first, slot->first + slot->count);
@@ -210,8 +215,8 @@ void sim_check_update(sim *s, const coord_action *a, const sim_resident *r) {
               "step %llu averages %u of %u shards", n(a->step), next, present);
 }
 
-/* All workers of the job are leaving, and some other shard is not done. If the job is to leave as
- * well, its step is rightly abandoned together with this result. */
+/* True if all workers that can do the job are leaving, and a shard outside this result is not done.
+ * If the job is to be unloaded as well, its step is rightly abandoned together with this result. */
 static bool may_be_given_up(const sim *s, const coord_result_info *r) {
     const sim_job *job = &s->jobs[r->job];
     const sim_spec *spec = &s->specs[s->host.resident[r->job].spec];
@@ -248,7 +253,7 @@ void sim_check_kept(sim *s, const sim_message *m) {
               n(r->job), n(r->step), n(r->lease), r->first, r->first + r->count - 1);
 }
 
-/* The step is abandoned or over: its leases are void. */
+/* The job's step is abandoned or over, so the sessions' leases of this job are void. */
 static void forget_all_leases(sim *s, uint64_t job) {
     for (uint32_t i = 0; i < s->host.session_count; i++)
         if (s->host.sessions[i].lease.job == job) s->host.sessions[i].lease.lease = 0;
@@ -305,10 +310,11 @@ static void check_checkpoint(sim *s, const coord_action *a) {
 static bool may_fail(const sim *s, uint64_t id, const char *text) {
     const sim_job *job = &s->jobs[id];
     const sim_spec *spec = &s->specs[s->host.resident[id].spec];
-    /* The coordinator never fails to compute a job, unless it is pinned to another OpenBLAS. */
+    /* The coordinator can compute every job itself, except one that is pinned to another kind of
+     * worker. */
     bool judged = !job->fingerprint || job->fingerprint == s->core_config.fingerprint;
     if (strstr(text, "cannot decide")) return !judged && (s->lies || s->nan_faults >= 2);
-    /* Without an audit, workers are believed. */
+    /* In a job without audits, workers are believed, so a huge lie looks like divergence. */
     if (strstr(text, "diverged"))
         return spec->diverges_at || (!judged && s->nan_faults >= 2) ||
                (spec->info.audit <= 0 && s->huge_lies);

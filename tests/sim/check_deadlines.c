@@ -1,10 +1,11 @@
-/* Lease deadlines, checked from outside: the deadline of a worker whose times are known follows
- * from what others need, not from its own times alone. Only leases of trainings. */
+/* Checks the deadlines of training leases from outside. Once a worker's times are known, its
+ * deadlines must not follow from its own times alone: they are bounded by what other workers need
+ * for the same work. */
 #include "common/base/alloc.h"
 #include "sim/sim.h"
 
-#define FACTOR 8 /* times what others need */
-#define KNOWN  4 /* results of one job in a row after which a worker's times are surely known */
+#define FACTOR 8 /* a deadline is at most this many times what others need */
+#define KNOWN  4 /* a worker's times are known after this many results of one job in a row */
 
 static uint64_t *longest_of(sim *s, uint64_t job) {
     sim_job *j = &s->jobs[job];
@@ -19,7 +20,8 @@ static uint64_t others_need(sim *s, uint64_t job, uint32_t peer) {
     uint64_t longest_ns = 0;
     for (uint32_t w = 0; w < s->worker_count; w++)
         if (w != peer && longest[w] > longest_ns) longest_ns = longest[w];
-    for (uint32_t i = 0; i < s->host.session_count; i++) { /* current leases: the time so far */
+    /* Current leases count with their time so far. */
+    for (uint32_t i = 0; i < s->host.session_count; i++) {
         const sim_session *x = &s->host.sessions[i];
         if (x->peer != peer && x->timed_job == job && now - x->timed_ns > longest_ns)
             longest_ns = now - x->timed_ns;
@@ -37,7 +39,8 @@ void sim_check_deadline(sim *s, sim_session *session, const coord_action *a) {
     const uint64_t floor =
         s->core_config.lease_floor_ns ? s->core_config.lease_floor_ns : 5 * SIM_SECOND;
     const uint64_t longest_ns = FACTOR * a->lease.count * others_need(s, a->job, session->peer);
-    /* Others may not have been measured yet. Measured times are floats. */
+    /* The floor applies if the others are quick or have not been measured yet. The core keeps times
+     * as floats, so the limit is raised by 0.1 %. */
     const uint64_t limit = longest_ns > floor ? longest_ns + longest_ns / 1000 : floor;
     SIM_CHECK(s, "deadline-of-the-pool", a->lease.deadline_ns - now <= limit,
               "worker %u has %.3f s for %u shards, others would have %.3f s", session->peer,

@@ -42,7 +42,8 @@ void sim_check_before(sim *s, const coord_event *e) {
         if (session && session->lease.lease == e->result.lease) {
             sim_timing_ended(s, session);
             if (!e->result.evaluate) s->host.result_of = e->worker;
-            /* The core keeps a worker's times for a few kinds of work only. */
+            /* The core keeps a worker's times for a few kinds of work only, so a result of an
+             * ensemble may displace those of a training. */
             if (e->result.ensemble) session->kept_count = 0;
         }
         if (session && session->lease.lease == e->result.lease) session->lease.lease = 0;
@@ -79,8 +80,8 @@ void sim_check_before(sim *s, const coord_event *e) {
     if (session && heard) session->heard_ns = sim_host_now(s);
 }
 
-/* A worker may be quarantined only if it lied, or repeatedly sent results that nobody else had or
- * that no lease had asked for. */
+/* A worker may be quarantined only if it lied, or if it repeatedly sent results that nobody else
+ * had or that no lease had asked for. */
 static void check_suspicion(sim *s) {
     for (uint32_t i = 0; i < s->host.session_count; i++) {
         coord_worker_view view;
@@ -164,8 +165,8 @@ static void note_lie(sim *s, const coord_action *a, uint32_t lie) {
     if (!job->lied[lie - 1]) job->lied[lie - 1] = a->step;
 }
 
-/* Everything averaged after `step` is undone. A restarted coordinator does not know whom to suspect
- * of the rest. */
+/* Everything that was averaged after `step` is undone. Lies that were averaged earlier remain; if
+ * the coordinator has restarted since, it does not know any more whom to suspect of them. */
 static void forget_lies_after(sim *s, uint64_t id, uint64_t step) {
     sim_job *job = &s->jobs[id];
     for (uint32_t w = 0; job->lied && w < s->worker_count; w++) {
@@ -177,7 +178,8 @@ static void forget_lies_after(sim *s, uint64_t id, uint64_t step) {
 
 /* ---- versions ---- */
 
-/* Each sample of the epoch that ends with this version must be used exactly once. */
+/* No sample of the epoch may have been used twice by this step. At the end of the epoch, all its
+ * samples must have been used. */
 static void check_ledger(sim *s, uint64_t id, sim_spec *spec, uint64_t step) {
     const coord_job_info *info = &spec->info;
     uint64_t first = (step - 1) / info->steps_per_epoch * info->steps_per_epoch + 1;
@@ -343,8 +345,8 @@ bool sim_nobody_is_left(const sim *s) {
     return any && (s->nans || s->mangled_faults);
 }
 
-/* The slowness of the quickest worker that can do the job; if the job is audited, of the second
- * quickest, because both must do all of it. */
+/* The slowness of the quickest worker that can do the job. If the job is audited, the slowness of
+ * the second quickest (if there is one), because both may have to do all of it. */
 static uint32_t slowness_of(const sim *s, const sim_spec *spec, const sim_job *job) {
     uint32_t first = 0, second = 0;
     for (uint32_t w = 0; w < s->worker_count; w++) {

@@ -1,7 +1,8 @@
-/* Clients: each submits one job with a key of its own, repeats that until it is acknowledged, then
- * requests pauses, resumes and cancels, and repeats each until it is answered. Also the
- * coordinator's side of these calls, as coordinator/api/api_submit.c and coordinator/api/api_jobs.c
- * do it, with the real table of keys (coordinator/core/recovery.h). */
+/* Clients, and how the coordinator handles their calls. Each client submits one job with a key of
+ * its own, and repeats the submission until it is acknowledged. Then it makes its control requests
+ * (pause, resume, cancel, evaluate), and repeats each until it is answered. The coordinator's side
+ * does what coordinator/api/api_submit.c and coordinator/api/api_jobs.c do, with the real table of
+ * keys (coordinator/core/recovery.h). */
 #include "sim/sim.h"
 
 #include "common/base/alloc.h"
@@ -124,7 +125,8 @@ static void submit(sim *s, sim_message *m) {
         return;
     }
     if (k) {
-        cop_free((void *)(uintptr_t)k->repeat); /* its sender has stopped waiting */
+        /* nobody waits for the earlier repetition any more */
+        cop_free((void *)(uintptr_t)k->repeat);
         k->repeat = (uint64_t)(uintptr_t)sim_message_new(m);
         return;
     }
@@ -136,7 +138,7 @@ static void submit(sim *s, sim_message *m) {
     later(s, SIM_MS + sim_heavy(&s->dice, SIM_MS, 200 * SIM_MS), m);
 }
 
-/* Ends a submission: its request and a repeated one get the same answer. */
+/* Ends a submission. Its request gets the answer, and so does the last repetition, if any. */
 static void settle(sim *s, const sim_message *m) {
     unsigned char key[COORD_KEY_SIZE];
     sim_key_of(s->specs[m->spec].key, key);
@@ -181,7 +183,9 @@ static void committed(sim *s, const sim_message *m) {
     sim_dispatch(s, &added);
 }
 
-/* Cancel, pause or resume: done at once, answered when the store has it. */
+/* Cancels, pauses or resumes a job, or evaluates it. The core is told at once. The client is
+ * answered when the store has the new state; for an evaluation, which the store does not keep, at
+ * once. */
 static void control(sim *s, sim_message *m) {
     const sim_row *row = m->job <= SIM_IDS_MAX ? &s->store.rows[m->job] : NULL;
     if (!row || !row->exists) {

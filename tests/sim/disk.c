@@ -4,10 +4,11 @@
  * The rules are those of POSIX, taken strictly. A file's content is safe after fsync of the file; a
  * name is safe after fsync of its folder. After a loss of power, each folder has either the names
  * of its last fsync or the current ones. Content that was not synced is there in part, as zeros, or
- * not at all. kill -9 loses only the calls that were not made yet.
+ * not at all. kill -9 loses only the calls that had not ended.
  *
- * A writer's calls are carried out at once, but belong to moments of virtual time: they change
- * `live` and are journaled. A crash replays the journal up to its moment onto `past`. */
+ * A writer's calls are carried out at once, although each ends at a later moment of virtual time:
+ * they change the tree `live` and are journaled. At a crash, the calls in the journal that had
+ * ended by then are applied to the tree `past`, which then replaces `live`. */
 #include "sim/sim.h"
 
 #include <dirent.h>
@@ -61,7 +62,7 @@ static void drop_folder(disk_names *names, uint32_t folder) {
         if (names->items[i].folder == folder) drop_name(names, &names->items[i]);
 }
 
-/* Copies the content of one folder from `from` to `to`. */
+/* Replaces the names of one folder in `to` by those in `from`. */
 static void copy_folder(disk_names *to, const disk_names *from, uint32_t folder) {
     drop_folder(to, folder);
     for (uint32_t i = 0; i < from->count; i++)
@@ -70,7 +71,7 @@ static void copy_folder(disk_names *to, const disk_names *from, uint32_t folder)
 }
 
 static void append(disk_inode *inode, const char *bytes, uint32_t size) {
-    /* Never in place, because `live` and `past` share contents. */
+    /* The bytes are copied, never extended in place, because `live` and `past` share them. */
     char *data = cop_alloc(inode->size + size + 1);
     COP_ASSERT(data != NULL);
     if (inode->size) memcpy(data, inode->data, inode->size);
@@ -155,7 +156,7 @@ uint64_t sim_disk_end(sim_disk *d) {
     return d->clock;
 }
 
-/* Makes final what was done by `now`. */
+/* Applies the calls that ended by `now` to `past`, so that no crash undoes them. */
 static void settle(sim_disk *d, uint64_t now) {
     uint32_t done = 0;
     while (done < d->op_count && d->ops[done].time <= now) apply(&d->past, &d->ops[done++]);
@@ -163,6 +164,7 @@ static void settle(sim_disk *d, uint64_t now) {
     if (d->op_count) memmove(d->ops, d->ops + done, d->op_count * sizeof *d->ops);
 }
 
+/* Has the folder other names now than at its last fsync? */
 static bool differs(const disk_tree *t, uint32_t folder) {
     uint32_t names = 0, synced = 0;
     for (uint32_t i = 0; i < t->synced.count; i++) synced += t->synced.items[i].folder == folder;
@@ -176,7 +178,7 @@ static bool differs(const disk_tree *t, uint32_t folder) {
     return names != synced;
 }
 
-/* Content that was not synced: keep a part, a part and zeros, or nothing. */
+/* Of the content that was not synced, a part remains, or a part followed by zeros, or nothing. */
 static void tear(sim_disk *d, disk_inode *inode) {
     uint32_t lost = inode->size - inode->synced, kept = (uint32_t)sim_below(&d->dice, lost + 1);
     if (sim_chance(&d->dice, 300)) kept = 0;
@@ -226,7 +228,8 @@ static bool fails(int number) {
     return true;
 }
 
-/* Takes its time. True: it fails (errno). */
+/* Advances the clock by the time of a call of this kind. Returns true if the call fails; errno says
+ * why. */
 static bool passes_time(sim_disk *d, disk_op_kind kind) {
     bool grows = kind == DISK_CREATE || kind == DISK_MKDIR || kind == DISK_WRITE;
     d->clock += kind == DISK_SYNC ? sync_time(d) : 5000 + sim_below(&d->dice, 60000);
@@ -245,8 +248,8 @@ static void record(sim_disk *d, disk_op op) {
     if (d->op_count > 512) settle(d, d->s->now);
 }
 
-/* The folder that contains a path's last name, and in `name` that name, which is empty for the
- * root; -1: a folder of the path does not exist. */
+/* Returns the folder that contains the last name of a path, and in `name` this name, which is empty
+ * for /sim itself. Returns -1 if a folder of the path does not exist. */
 static int walk(sim_disk *d, const char *path, char name[DISK_NAME]) {
     uint32_t folder = 0;
     const char *at = path + strlen("/sim");
@@ -264,7 +267,7 @@ static int walk(sim_disk *d, const char *path, char name[DISK_NAME]) {
     return (int)folder;
 }
 
-/* The inode of a path; -1: there is none (errno). */
+/* Returns the inode of a path; -1 and ENOENT if there is none. */
 static int look_up(sim_disk *d, const char *path) {
     char name[DISK_NAME];
     int folder = walk(d, path, name);

@@ -12,12 +12,14 @@ struct stat;
 
 typedef struct disk_inode {
     bool folder;
-    char *data; /* what was written; its first `synced` bytes are safe */
-    uint32_t size, synced;
+    char *data;      /* what was written */
+    uint32_t size;   /* length of `data` */
+    uint32_t synced; /* the first so many bytes of `data` survive a loss of power */
 } disk_inode;
 
 typedef struct disk_name {
-    uint32_t folder, inode;
+    uint32_t folder; /* index of the folder's inode */
+    uint32_t inode;  /* index of the inode that has this name */
     char name[DISK_NAME];
 } disk_name;
 
@@ -29,7 +31,8 @@ typedef struct disk_names {
 typedef struct disk_tree {
     disk_inode *inodes;
     uint32_t inode_count, inode_capacity;
-    disk_names names, synced; /* the current names; the names at the folder's last fsync */
+    disk_names names;  /* the current names, of all folders */
+    disk_names synced; /* for each folder, its names at its last fsync */
 } disk_tree;
 
 typedef enum disk_op_kind {
@@ -42,32 +45,36 @@ typedef enum disk_op_kind {
     DISK_REMOVE
 } disk_op_kind;
 
+/* A system call in the journal. */
 typedef struct disk_op {
-    uint64_t time;
+    uint64_t time; /* when it ended */
     disk_op_kind kind;
-    uint32_t folder, inode, to_folder, size;
+    uint32_t folder, inode, to_folder;
+    uint32_t size; /* of a write: length of `bytes` */
     char name[DISK_NAME], to_name[DISK_NAME];
     char *bytes;
 } disk_op;
 
 typedef struct disk_file {
     bool open;
-    uint32_t inode, at;
+    uint32_t inode;
+    uint32_t at; /* where the next read begins */
 } disk_file;
 
 struct sim_disk {
     sim *s;
     sim_stream dice;
-    uint64_t clock; /* time of the current caller */
-    disk_tree live, past;
-    disk_op *ops;
+    uint64_t clock; /* virtual time of the current caller; system calls advance it */
+    disk_tree live; /* after all system calls so far */
+    disk_tree past; /* after those that no crash undoes any more */
+    disk_op *ops;   /* the journal: system calls that are in `live` but not in `past` */
     uint32_t op_count, op_capacity;
     disk_file files[DISK_FILES];
 };
 
-/* Does a path belong to the model while its system calls are redirected? */
+/* Is this path on the model's disk? False outside sim_disk_begin and sim_disk_end. */
 bool disk_is_on(const char *path);
-/* Like the system calls of these names: -1 and errno on failure. */
+/* These do what the system calls of these names do. On failure they return -1 and set errno. */
 int disk_open(const char *path, int flags);
 void disk_close(int fd);
 long disk_read(int fd, void *to, size_t size);
@@ -78,6 +85,7 @@ int disk_remove(const char *path, bool folder);
 int disk_mkdir(const char *path);
 int disk_stat(const char *path, struct stat *out);
 int disk_fstat(int fd, struct stat *out);
-const char *disk_list(int fd, uint32_t *at); /* NULL: no more names */
+/* The next name in a folder; NULL: there are no more. *at is 0 before the first call. */
+const char *disk_list(int fd, uint32_t *at);
 
 #endif

@@ -1,10 +1,10 @@
-/* Evaluations of ensembles alongside trainings (`sim --ensembles`). They are never stored: after a
- * restart of the coordinator, or a failure, they are submitted again, as a client does. The
- * members' outputs on a slice are a hash of all of them in order, so a member that is lost,
- * absorbed twice or out of order changes it. */
+/* Evaluations of ensembles alongside trainings (`sim --ensembles`). The store does not keep them,
+ * so after a restart of the coordinator, or a failure, they are submitted again, as a client would.
+ * The outputs of some members on a slice are modelled by a hash of the members' numbers in order.
+ * So a member that is lost, absorbed twice or absorbed out of order changes it. */
 #include "sim/sim.h"
 
-#define AGAIN_NS SIM_SECOND
+#define AGAIN_NS SIM_SECOND /* from a restart or failure to the next submission */
 
 void sim_setup_ensembles(sim *s) {
     sim_stream dice = {.key = sim_mix(s->options.seed, 0xe5e3)};
@@ -45,7 +45,7 @@ void sim_ensemble_submit(sim *s, uint32_t index) {
     sim_ensemble *e = &s->ensembles[index];
     if (e->done || e->job || s->host.stopping) return;
     COP_ASSERT(s->ensemble_ids < SIM_IDS_MAX - s->host.next_job);
-    e->job = SIM_IDS_MAX - s->ensemble_ids++; /* never one of a training */
+    e->job = SIM_IDS_MAX - s->ensemble_ids++; /* numbers of trainings count up, these down */
     memset(e->absorbed, 0, sizeof e->absorbed);
     s->host.resident[e->job] =
         (sim_resident){.loaded = true, .spec = s->spec_count + index, .pause_from = UINT64_MAX};
@@ -91,7 +91,7 @@ void sim_absorb(sim *s, const coord_action *a) {
              (sim_event){.kind = SIM_TO_CORE, .life = s->host.life, .event = absorbed});
 }
 
-/* It has ended: done, or submitted again soon. */
+/* An ensemble that has ended is done if it is complete; otherwise it is submitted again soon. */
 void sim_ensemble_ended(sim *s, const coord_action *a) {
     sim_ensemble *e = sim_ensemble_of(s, a->job);
     if (!e || a->state < COORD_COMPLETED) return;

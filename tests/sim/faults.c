@@ -1,5 +1,6 @@
-/* Faults as they happen. Those that last are looked up by the part that they affect (sim_fault_on);
- * the others happen at their moment. */
+/* Faults as they happen. A fault that lasts changes nothing when it begins: the part of the
+ * simulator that it affects looks it up (sim_fault_on). The others happen at one moment
+ * (sim_fault_do). */
 #include "sim/sim.h"
 
 #include <stdio.h>
@@ -134,7 +135,7 @@ void sim_fault_do(sim *s, const sim_fault *f) {
         sim_client_wish(s, f->target, COORD_EVENT_JOB_EVALUATE);
         break;
     default:
-        break; /* it lasts */
+        break; /* a fault that lasts: see sim_fault_on */
     }
 }
 

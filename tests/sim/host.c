@@ -1,6 +1,7 @@
-/* The coordinator's process around the real core: sessions as in coordinator/server/sessions.c,
- * events in turn as in coordinator/engine/loop.c, recovery as in coordinator/api/api_recover.c.
- * Messages become events here; actions.c carries out the core's actions. */
+/* The coordinator's process around the real core. It handles sessions as
+ * coordinator/server/sessions.c does, gives the core one event after another as
+ * coordinator/engine/loop.c does, and takes up stored jobs as coordinator/api/api_recover.c does.
+ * This file turns messages into events; actions.c carries out the core's actions. */
 #include "sim/sim.h"
 
 #include "common/base/alloc.h"
@@ -172,7 +173,7 @@ static void on_pull(sim *s, sim_message *m) {
         return;
     }
     session->connection[SIM_WORK] = m->connection;
-    cop_free(session->held); /* nobody listens to older requests */
+    cop_free(session->held); /* the worker ignores replies to older requests */
     session->held = NULL;
     session->digesting = 0;
     bool tensor = m->has_result && (!m->result.evaluate || m->result.ensemble) && !m->result.failed;
@@ -189,7 +190,8 @@ static void on_pull(sim *s, sim_message *m) {
 
 static void on_digested(sim *s, sim_message *m) {
     sim_session *session = sim_session_of(s, m->worker);
-    if (!session || session->digesting != m->request) return; /* it has left, or asked again */
+    /* The worker has left or has sent a newer PULL. */
+    if (!session || session->digesting != m->request) return;
     session->digesting = 0;
     m->result.digest = sim_digest(s, &m->gradient);
     m->result.finite = m->result.finite && !m->gradient.nan;
@@ -303,7 +305,7 @@ void sim_host_die_within(sim *s, uint64_t *armed, uint64_t span) {
     *armed = 0;
 }
 
-/* A graceful stop: the core has sent STOPPED. Other threads finish their work. */
+/* Ends a graceful stop: the core has reported STOPPED, and the other threads finish their work. */
 static void leave(sim *s) {
     sim_saver_finish(s);
     sim_store_flush(s);
@@ -363,7 +365,7 @@ void sim_host_on(sim *s, sim_event *e) {
         sim_saver_run(s, e->value);
         break;
     case SIM_DIE:
-        /* A fault that waited for a checkpoint or commit counts as happening now. */
+        /* A fault that waited for a checkpoint or commit happens now, so it ends now. */
         if (s->now > s->quiet_ns) s->quiet_ns = s->now;
         sim_host_die(s, e->value & 1);
         sim_post(s, e->value / 2 * SIM_MS, (sim_event){.kind = SIM_RESTART});

@@ -38,13 +38,13 @@ static const char usage[] =
     "  sim --seed 4711 --trace\n"
     "  sim --plant all --seeds 10000\n";
 
-#define FAILURES_MAX 10 /* stop after this many */
+#define FAILURES_MAX 10 /* run_many stops after this many failures */
 
 typedef struct totals {
     uint64_t seeds, twice, events, decisions, leases, repeated, steps, completed, virtual_ns;
     uint64_t failures, faults;
     uint64_t core_bytes, workers;
-    uint64_t trace; /* digest of all traces, in order of seeds */
+    uint64_t trace; /* hash over the traces of all seeds, in order of seeds */
 } totals;
 
 static double seconds_now(clockid_t clock) {
@@ -108,7 +108,9 @@ static void report(const sim_options *options, const sim_result *first) {
     fflush(stdout);
 }
 
-/* Runs failing seeds twice, and one in a hundred of the others: both runs must be the same. */
+/* Runs one seed, and returns true if nothing failed. A failing seed, and each seed that is a
+ * multiple of 100, is run twice, and both runs must be the same. With --trace, it is run only once.
+ */
 static bool run_seed(const sim_options *options, totals *t, bool quiet) {
     sim_result r, again;
     sim_run(options, &r);
@@ -132,7 +134,8 @@ static bool run_seed(const sim_options *options, totals *t, bool quiet) {
     return false;
 }
 
-/* Runs `seeds` seeds, or for some seconds, whichever ends first. */
+/* Runs at most `seeds` seeds, for about `seconds` seconds at most, and until FAILURES_MAX have
+ * failed. */
 static void run_many(const sim_options *options, uint64_t seeds, double seconds, bool progress,
                      totals *t) {
     sim_options o = *options;
@@ -173,7 +176,7 @@ static void choose_bug(uint32_t bug) {
 #endif
 }
 
-/* Runs seeds until one reveals the bug. True: one did. */
+/* Runs seeds until one reveals the bug, but at most `seeds` seeds. Returns true if one did. */
 static bool find_bug(const sim_options *options, uint32_t bug, uint64_t seeds, bool details) {
     sim_options o = *options;
     sim_result r = {0};

@@ -1,6 +1,7 @@
 /* Each checkpoint contains the same job file, that of the simulator's small job (saver.c). Writing
- * and parsing it took a fifth of the time, so the linker redirects these two calls here (--wrap),
- * which do it once. Any other text is parsed as usual. */
+ * and parsing it took a fifth of the time. So the linker redirects the two functions that do it to
+ * this file (--wrap), which writes and parses the job file once and keeps the results. Other
+ * messages and other texts are handled by the real functions. */
 #include "sim/sim.h"
 
 #include "common/base/alloc.h"
@@ -17,7 +18,7 @@ cop_err __wrap_cop_document_parse_job(const char *text, size_t size, const char 
 static struct {
     const ProtobufCMessage *message;
     cop_str text;
-    cop_buffer *packed; /* the parsed text */
+    cop_buffer *packed; /* the message that was parsed from `text` */
 } memo;
 
 void sim_memo_set(const ProtobufCMessage *message) {

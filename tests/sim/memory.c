@@ -1,5 +1,6 @@
-/* alloc.h for one run after another. What a run allocated is freed at its end, even if it was
- * stopped in the middle of a decision. Counts what the core holds. */
+/* Implements common/base/alloc.h for one run after another. What a run allocated is freed at its
+ * end, even if the run was stopped in the middle of a decision. Counts the bytes that the core
+ * holds. */
 #include <stdatomic.h>
 #include <stdlib.h>
 #include <string.h>
@@ -18,10 +19,13 @@ struct header {
 static struct {
     header *head;
     bool permanent, core;
-    uint64_t count, now, peak; /* bytes of the core */
+    uint64_t count; /* allocations so far, of all parts */
+    uint64_t now;   /* bytes that the core holds */
+    uint64_t peak;  /* the largest value of `now` */
 } memory;
 
-/* Small blocks are reused by size, which saves a tenth of the time. Not with AddressSanitizer. */
+/* Freed blocks of up to SPARE_MAX bytes are kept by size and used again, which saves a tenth of the
+ * time. With AddressSanitizer no block is kept, so that it finds uses of freed blocks. */
 #ifdef __SANITIZE_ADDRESS__
 #    define SPARE_MAX 0
 #else
@@ -123,7 +127,7 @@ uint64_t cop_alloc_count(void) {
 }
 
 void cop_alloc_fail_at(uint64_t k) {
-    (void)k; /* not supported here */
+    (void)k; /* the simulator makes no allocation fail */
 }
 
 void cop_alloc_keep_large_blocks(void) {}

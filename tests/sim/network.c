@@ -1,7 +1,8 @@
 /* The network: calls of workers and clients to the coordinator, as common/net/link_nng.c makes
- * them. Each link makes one call at a time. It connects by itself, again and again, and a call
- * waits for the connection until its deadline. A call whose connection is lost ends with CLOSED;
- * nobody knows then whether its request arrived. Messages can be late, duplicated or lost. */
+ * them. Each link makes one call at a time. If the link is not connected, it tries to connect again
+ * and again, until the call's deadline. A call whose connection is lost ends with COP_ERR_CLOSED,
+ * and the caller does not know whether its request arrived. Messages can be late, duplicated or
+ * lost. */
 #include "sim/sim.h"
 
 #include "common/base/alloc.h"
@@ -14,7 +15,7 @@ sim_party *sim_party_of(sim *s, uint32_t peer) {
                                   : &s->clients[peer - s->worker_count].party;
 }
 
-/* How long a message takes: usually a moment. */
+/* How long a message takes: about 0.05 to 2 ms, and longer during a fault DELAY. */
 static uint64_t delay_of(sim *s, sim_stream *dice, uint32_t peer) {
     uint64_t delay = 50000 + sim_below(dice, 2 * SIM_MS);
     uint32_t longest_ms = sim_fault_on(s, SIM_DELAY, peer, s->now);
@@ -22,7 +23,8 @@ static uint64_t delay_of(sim *s, sim_stream *dice, uint32_t peer) {
     return delay;
 }
 
-/* Sends a message, which may be lost. A partitioned network delays what TCP sends again. */
+/* Sends a message, which may be lost. During a partition, most messages are lost; the others arrive
+ * after its end, as if TCP had sent them again. */
 static void transmit(sim *s, sim_event event, sim_fault_kind partition) {
     uint32_t peer = event.message->peer;
     sim_party *party = sim_party_of(s, peer);
@@ -100,7 +102,7 @@ void sim_call(sim *s, uint32_t peer, const sim_message *request, uint64_t timeou
 bool sim_call_ends(sim *s, const sim_event *event) {
     sim_link *link = &sim_party_of(s, event->peer)->link[event->link];
     if (!link->calling || link->call != event->call)
-        return false; /* it is not waited for any more */
+        return false; /* the event belongs to an earlier call */
     const sim_message *m = event->message;
     if (m && (link->host_life != m->host_life || link->connection != m->connection)) return false;
     link->calling = false;
@@ -127,7 +129,8 @@ void sim_reply(sim *s, const sim_message *request, sim_message *answer) {
 
 /* ---- connections that end ---- */
 
-/* The asking side learns it, unless nothing gets through. */
+/* A connection is lost. The asking side learns it, unless nothing from the coordinator reaches it.
+ */
 static void lose(sim *s, uint32_t peer, sim_link_kind kind) {
     sim_party *party = sim_party_of(s, peer);
     sim_link *link = &party->link[kind];

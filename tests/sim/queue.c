@@ -1,4 +1,5 @@
-/* Virtual time: a heap of events, ordered by time, then by order of posting. And random draws. */
+/* Virtual time: a heap of events, ordered by time, and events of the same time by order of posting.
+ * Also the random draws. */
 #include "sim/sim.h"
 
 #include "common/base/alloc.h"

@@ -4,11 +4,10 @@
 #include "common/base/alloc.h"
 
 #define PATIENCE                                                                                   \
-    (600 * SIM_SECOND) /* everything must be done this long after the last fault ...               \
-                        */
+    (600 * SIM_SECOND) /* from the last fault to the end of all jobs, see is_too_late */
 #define MOST_EVENTS 3000000
 
-/* ---- assertions of our own code stop a run, not the program ---- */
+/* ---- a failed COP_ASSERT stops the run, not the program ---- */
 
 static sim *under_way;
 
@@ -32,12 +31,14 @@ static bool concerns_host(sim_kind kind) {
     return (kind > SIM_NONE && kind <= SIM_RESTART) || kind == SIM_ENSEMBLE;
 }
 
-/* Done only by the coordinator's loop. Its other threads and the disk go on during a stall. */
+/* Is this event handled by the coordinator's loop? Its other threads and the disk go on during a
+ * stall of the loop. */
 static bool needs_loop(sim_kind kind) {
     return kind <= SIM_TASK || kind == SIM_ENSEMBLE;
 }
 
-/* Postpones an event of a process that stalls. A tick comes before all other postponed events. */
+/* Postpones an event for a process that is frozen or whose loop stalls, and returns true if it did.
+ * When the coordinator's stall ends, a tick comes before all other postponed events. */
 static bool postponed(sim *s, const sim_event *e) {
     uint64_t until = 0;
     if (concerns_host(e->kind)) {
@@ -65,12 +66,13 @@ static void deliver(sim *s, sim_event *e) {
     cop_free(e->event);
 }
 
-/* No job may stay paused for ever. */
+/* All clients resume their jobs after the last fault, because no job may stay paused for ever. */
 static void resume_all(sim *s) {
     for (uint32_t i = 0; i < s->client_count; i++) sim_client_wish(s, i, COORD_EVENT_JOB_RESUME);
 }
 
-/* ... or as soon as it can be, if that takes longer. */
+/* Everything must be done PATIENCE after the last fault or, if that is later, when the jobs can be
+ * done at all (sim_longest). */
 static bool is_too_late(const sim *s) {
     return s->now >= s->quiet_ns + PATIENCE && s->now >= s->quiet_ns + sim_longest(s);
 }

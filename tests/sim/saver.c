@@ -62,7 +62,8 @@ static cop_job job_of(const sim_spec *spec) {
 
 /* ---- words as floats ---- */
 
-/* The floats of all parameters in order; the flat layout has gaps. */
+/* The address of a float by its index among the floats of all parameters. They are not contiguous
+ * in `flat`, which has gaps between parameters. */
 static float *float_at(const cop_model *model, float *flat, int index) {
     for (int i = 0; i < cop_model_parameter_count(model); i++) {
         const cop_parameter *p = cop_model_parameter(model, i);
@@ -108,8 +109,8 @@ void sim_saver_submit(sim *s, const coord_action *action) {
     sim_saver_wake(s);
 }
 
-/* The thread takes the next request. First the store must contain everything that was reported
- * before it. */
+/* The saver takes the next waiting checkpoint, if it is idle. Before it writes the checkpoint, it
+ * waits until the store has committed everything that was reported earlier. */
 void sim_saver_wake(sim *s) {
     sim_host *h = &s->host;
     if (h->saver_busy || !h->save_count) return;
@@ -172,7 +173,7 @@ void sim_saver_run(sim *s, bool behind) {
     sim_post(s, end - s->now, (sim_event){.kind = SIM_SAVED, .life = h->life, .event = event});
 }
 
-/* On the loop. The thread continues meanwhile. */
+/* Runs on the loop, while the saver already takes the next checkpoint. */
 void sim_saved(sim *s, const coord_event *event) {
     if (event->ok) sim_check_saved(s, event->job, event->step);
     s->host.saver_busy = false;
@@ -227,8 +228,9 @@ bool sim_has_model(sim *s, uint64_t id) {
     return there;
 }
 
-/* Removes later checkpoints and then loads the job; repeats that on failure, as
- * coordinator/engine/resident.c does. */
+/* Removes the checkpoints after the one to which the job returns, and has the job loaded
+ * afterwards. If they cannot be removed, tries again after 1 s, as coordinator/engine/resident.c
+ * does. */
 static void undo(sim *s, uint64_t id) {
     sim_resident *r = &s->host.resident[id];
     char folder[32];
@@ -237,7 +239,7 @@ static void undo(sim *s, uint64_t id) {
     cop_err e = sim_read(s, id, r->max_step, r, &c);
     c.has_best = true;
     folder_of(id, folder);
-    /* From here on, a crash may leave all, some or none of them. */
+    /* From here on, a crash may leave all, some or none of the later checkpoints. */
     sim_check_discarded(s, id, e ? 0 : c.step);
     sim_disk_begin(s->disk, s->now);
     r->undone = !cop_checkpoint_discard_after(folder, e ? 0 : c.step, &c, &error);

@@ -1,11 +1,11 @@
-/* What a seed stands for: the pool, the jobs and the schedule of faults. Each seed uses only some
- * kinds of faults and jobs, so that these often coincide. */
+/* Draws what a seed stands for: the pool, the jobs and the schedule of faults. Each seed uses only
+ * some kinds of faults, so that faults of these kinds often coincide. */
 #include "sim/sim.h"
 
 #include "common/base/alloc.h"
 
 #define FAULTS_MAX   40
-#define FAULTS_UNTIL (20 * SIM_SECOND)
+#define FAULTS_UNTIL (20 * SIM_SECOND) /* faults begin within this time */
 
 static uint32_t number_of_workers(sim_stream *dice) {
     uint64_t kind = sim_below(dice, 100);
@@ -63,7 +63,8 @@ static void make_job(sim *s, uint32_t number, sim_stream *dice) {
     coord_job_info *info = &spec->info;
     make_shape(info, dice);
     make_rules(info, s->liars, dice);
-    /* Two equal results may need more workers than there are of one kind. */
+    /* An audited block needs equal results of two workers, and of the kind to which the job is
+     * pinned there may be only one. */
     if (info->pin_first && s->mixed) info->audit = 0;
     if (s->options.shards) {
         info->shards = s->options.shards;
@@ -116,7 +117,7 @@ void sim_setup(sim *s) {
     s->dice.key = sim_mix(s->options.seed, 0x4057);
     s->now = 1000 * SIM_SECOND + sim_below(&dice, SIM_SECOND);
     make_workers(s, &dice);
-    /* Honest workers that can compute every job must be left. */
+    /* In a pool with liars, honest workers that can compute every job must be left. */
     s->liars = s->worker_count >= 4 && !s->mixed && !s->options.no_faults && sim_chance(&dice, 150);
     make_jobs(s, &dice);
     sim_setup_ensembles(s);
@@ -140,17 +141,34 @@ void sim_setup(sim *s) {
 /* ---- the schedule of faults ---- */
 
 typedef struct shape {
-    uint32_t weight;                 /* how often, relative to the others */
-    uint64_t shortest, longest;      /* duration, in ms */
+    uint32_t weight;                 /* how often it is drawn, relative to the others */
+    uint64_t shortest, longest;      /* bounds of the duration, in ms; 0: it does not last */
     uint32_t min_amount, max_amount; /* bounds of the amount */
-    enum { ONE, MOSTLY_ONE, NO_TARGET, A_JOB } target;
-    uint32_t at_most; /* in one run; 0: any number */
+    enum { ONE, MOSTLY_ONE, NO_TARGET, A_JOB } target; /* see target_of */
+    uint32_t at_most; /* largest number of them in one run; 0: any number */
 } shape;
 
-/* Amounts: LOSS, DUPLICATE, DISK_ERRORS and PARTITION (messages that are late instead of lost) per
- * mille; DELAY, CLOCK, DISK_SLOW, STOP, CRASH, POWER (until the next start) and KILL in ms; SLOW as
- * a factor; CUT and others 0 or 1: whether the coordinator notices; NAN_RESULT, NAN_GRADIENT and
- * CANNOT as a number of results. */
+/* What the amount of a fault means, by kind:
+ *
+ *   KILL            time until the worker starts again, ms; if odd, the coordinator learns of it
+ *   SLOW            the worker's slowness while the fault lasts
+ *   CUT             1 if the coordinator learns of it, otherwise 0
+ *   LOSS            messages that are lost, per mille
+ *   DUPLICATE       requests that are sent twice, per mille
+ *   DELAY           longest additional delay of a message, ms
+ *   PARTITION_*     messages that are late instead of lost, per mille
+ *   CRASH, POWER    time until the coordinator starts again, ms
+ *   CRASH_SAVE,     twice the time until the coordinator starts again, ms, plus 1 if its machine
+ *   CRASH_COMMIT    loses power
+ *   STOP            time until the coordinator starts again, ms
+ *   CLOCK           jump of the clock, ms
+ *   DISK_ERRORS     system calls that fail, per mille
+ *   DISK_SLOW       longest additional time of a sync, ms
+ *   LIE             results that are lies, per mille
+ *   NAN_RESULT, NAN_GRADIENT, CANNOT
+ *                   number of results
+ *   CLAIM           base 2 logarithm of the computing time that the worker claims, ns
+ *   all others      no meaning */
 static const shape shapes[SIM_FAULT_KINDS] = {
     [SIM_KILL] = {8, 0, 0, 1, 8000, ONE, 0},
     [SIM_FREEZE] = {4, 100, 8000, 1, 1, ONE, 0},
@@ -189,7 +207,8 @@ static uint32_t target_of(const sim *s, const shape *its, sim_stream *dice) {
     if (its->target == NO_TARGET) return SIM_NOBODY;
     if (its->target == A_JOB) return (uint32_t)sim_below(dice, s->client_count);
     if (its->target == MOSTLY_ONE && sim_chance(dice, 250)) return SIM_NOBODY;
-    /* The first client is hit like a worker. */
+    /* A fault of a kind MOSTLY_ONE may hit the first client, whose index follows those of the
+     * workers. */
     return (uint32_t)sim_below(dice, s->worker_count + (its->target == MOSTLY_ONE));
 }
 
@@ -223,7 +242,7 @@ static int by_time(const void *a, const void *b) {
     return x->at < y->at ? -1 : x->at > y->at;
 }
 
-/* Is this fault among the requested ones? */
+/* Is the fault with this number to happen? */
 static bool is_wanted(const sim_options *options, uint32_t number) {
     if (!options->only) return true;
     for (uint32_t i = 0; i < options->only_count; i++)

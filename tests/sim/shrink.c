@@ -1,5 +1,5 @@
-/* Finds the fewest faults that still break the same invariant: delta debugging (Zeller and
- * Hildebrandt, "Simplifying and isolating failure-inducing input", 2002) on the schedule. */
+/* Finds few faults that still break the same invariant, by delta debugging (Zeller and Hildebrandt,
+ * "Simplifying and isolating failure-inducing input", 2002) on the schedule of faults. */
 #include "sim/sim.h"
 
 static bool still_fails(const sim_options *options, const char *invariant, const uint32_t *only,

@@ -622,7 +622,7 @@ typedef struct sim_fault {
     uint64_t at, lasts; /* begin and duration, ns of virtual time */
     uint32_t target; /* for PAUSE to EVALUATE the index of a submission, otherwise of a worker; the
                       * number of workers: the first client; SIM_NOBODY: all, or the coordinator */
-    uint32_t amount; /* its meaning depends on the kind: see the table of shapes in setup.c */
+    uint32_t amount; /* its meaning depends on the kind: see the table of amounts in setup.c */
     uint32_t number; /* its number in the seed's full schedule */
 } sim_fault;
 

@@ -1,14 +1,14 @@
 /* The store, as coordinator/store/store_write.c keeps it in SQLite: writes are queued and committed
  * in batches, each completely or not at all. The real code decides which writes must be on the disk
- * (coordinator/core/recovery.h). SQLite is trusted: a commit that returned survives kill -9, and if
- * it was synced also a loss of power. */
+ * (coordinator/core/recovery.h). SQLite is trusted: a commit that returned survives kill -9 and, if
+ * it was synced, a loss of power, too. */
 #include "sim/sim.h"
 
 #include "common/base/alloc.h"
 #include "coordinator/core/recovery.h"
 
 #define BATCH_MS 100 /* how long metrics wait for a larger batch */
-#define RETRY_MS 500
+#define RETRY_MS 500 /* from a failed commit to the next attempt */
 
 static store_kind kind_of(const sim_write *w) {
     static const store_kind kinds[] = {[SIM_ADD_JOB] = STORE_ADD_JOB,
@@ -31,13 +31,14 @@ static void wake(sim *s, uint64_t delay) {
 
 static void answer_waiting(sim *s, sim_write *w, bool failed);
 
-/* The real queue holds 16384 writes, more than these jobs have steps. In some runs it is full as
- * soon as one write waits. */
+/* The real queue holds 16384 writes, more than these jobs have steps. To test a full queue, one
+ * waiting write fills it in an eighth of the runs. */
 bool sim_store_is_tight(const sim *s) {
     return sim_mix(s->options.seed, 0x71d7) % 8 == 0;
 }
 
-/* The queue is full: this write is dropped or refused. */
+/* The queue is full, so this write is dropped. If somebody waits for it, they are told that it
+ * failed. */
 static void turn_away(sim *s, const sim_write *write) {
     sim_write w = *write;
     answer_waiting(s, &w, true);
@@ -110,7 +111,8 @@ static void answer_waiting(sim *s, sim_write *w, bool failed) {
     w->done = NULL;
 }
 
-/* After a failed batch, keeps the writes that nobody waits for. */
+/* After a failed commit, drops the writes of the batch that somebody waits for, and reports their
+ * failure. The others stay in the queue. */
 static void drop_batch(sim *s) {
     sim_store *store = &s->store;
     uint32_t kept = 0;
@@ -153,7 +155,7 @@ static void end(sim *s) {
 
 void sim_store_commit(sim *s, uint64_t wake_number) {
     sim_store *store = &s->store;
-    if (wake_number != store->wakes) return; /* it was woken earlier */
+    if (wake_number != store->wakes) return; /* a later wake-up has replaced this one */
     store->retrying = false;
     if (store->committing)
         end(s);

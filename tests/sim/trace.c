@@ -1,4 +1,4 @@
-/* The trace of a run: a hash (two runs of a seed have the same) and, on request, text. */
+/* The trace of a run: a hash, which two runs of a seed have in common, and text if requested. */
 #include "sim/sim.h"
 
 #include <stdarg.h>

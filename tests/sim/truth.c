@@ -1,10 +1,10 @@
 /* The expected results: hashes in place of tensors, computed by a loop over the steps without a
  * pool.
  *
- * A gradient is a pure function of weights, step, shard, the samples, and the fingerprint if the
- * job is pinned to one. The sum of two nodes of the tree neither commutes nor associates, and an
- * update mixes momentum and weights. So a result that is lost, used twice, late, of another step or
- * in another order changes all later weights. */
+ * A gradient is a pure function of weights, step, shard, samples and, if the job is pinned to a
+ * fingerprint, of this fingerprint. The sum of two nodes of the tree neither commutes nor
+ * associates, and an update mixes momentum and weights. So a result that is lost, used twice, late,
+ * of another step or in another order changes all later weights. */
 #include "sim/sim.h"
 
 #include "common/base/alloc.h"
@@ -25,7 +25,8 @@ uint32_t sim_batch_of(const sim_spec *spec, uint64_t step) {
     return left < info->batch ? (uint32_t)left : info->batch;
 }
 
-/* Hashes the samples of all shards of a step, which the coordinator's code selects (D1, D2). */
+/* Hashes the samples of each shard of a step. The code that selects them is the coordinator's (D1,
+ * D2). */
 static void fill_leaves(sim_spec *spec, uint64_t step) {
     const coord_job_info *info = &spec->info;
     uint32_t *rows = spec->rows + (step - 1) * info->batch, count, epoch, at = 0;
@@ -55,6 +56,7 @@ const uint32_t *sim_rows(sim_spec *spec, uint64_t step) {
     return spec->rows + (step - 1) * spec->info.batch;
 }
 
+/* The size of a node's left part: the largest power of two that is smaller than the node. */
 static uint32_t left_of(uint32_t size) {
     uint32_t left = 1;
     while (left * 2 < size) left *= 2;
@@ -63,12 +65,15 @@ static uint32_t left_of(uint32_t size) {
 
 typedef struct block {
     sim_spec *spec;
-    uint64_t base, step; /* base: of weights, step and fingerprint */
-    uint32_t present;    /* shards from here on have no samples */
+    uint64_t base; /* hash of weights, step and, in a pinned job, fingerprint */
+    uint64_t step;
+    uint32_t present; /* the first shard without samples */
     uint32_t batch;
-    uint64_t correct;
+    uint64_t correct; /* correctly classified samples so far */
 } block;
 
+/* Returns the gradient sum of shards `first` to `end - 1` in the order of the tree, and their loss
+ * in *loss. */
 static uint64_t node(block *b, uint32_t first, uint32_t end, double *loss) {
     if (end - first == 1) {
         uint32_t shards = b->spec->info.shards;

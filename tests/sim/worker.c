@@ -1,6 +1,6 @@
-/* A worker's process around the real agent: what worker/host.c does with two links (work and
- * control), heartbeats and computing. It dies, freezes or is slow; after its death it is started
- * again, as by a supervisor. */
+/* A worker's process around the real agent. It does what worker/host.c does with its two links
+ * (work and control), heartbeats and computing. Faults kill it, freeze it or make it slow. After
+ * its death it is started again, as by a supervisor. */
 #include "sim/sim.h"
 
 #include <math.h>
@@ -18,7 +18,8 @@ static void drop_result(sim_worker *x) {
 
 /* ---- the agent's actions ---- */
 
-/* How long this much work takes; a fault makes the worker slow while it lasts. */
+/* How long work takes that takes the worker `cost` ns without a fault. A fault SLOW makes it slower
+ * until the fault ends. */
 static uint64_t slowed(const sim *s, uint32_t w, uint64_t cost) {
     uint32_t usual = s->workers[w].slowness, slow = sim_fault_on(s, SIM_SLOW, w, s->now);
     if (slow <= usual) return cost;
@@ -135,7 +136,8 @@ static void compute_gradient(sim *s, sim_worker *x, coord_result_info *r) {
     }
 }
 
-/* A gradient of large finite values: the sum overflows, or the next step does. */
+/* The worker sends a gradient of large finite values. Either the sum of the step's gradients
+ * overflows, or the gradients of the next step do. */
 static void lie_huge(sim *s, sim_worker *x) {
     x->gradient.sum ^= sim_next(&x->compute) | 1;
     x->gradient.huge = sim_chance(&x->compute, 500);
@@ -143,7 +145,8 @@ static void lie_huge(sim *s, sim_worker *x) {
     s->huge_lies++;
 }
 
-/* A liar's result is wrong in its gradient, loss or count; no two liars send the same one. */
+/* A liar's result is wrong in its gradient, loss or number of correctly classified samples. No two
+ * liars send the same wrong result. */
 static void lie(sim *s, uint32_t w, coord_result_info *r) {
     sim_worker *x = &s->workers[w];
     if (!sim_chance(&x->compute, sim_fault_on(s, SIM_LIE, w, s->now))) return;
@@ -161,7 +164,7 @@ static void lie(sim *s, uint32_t w, coord_result_info *r) {
     s->lies++;
 }
 
-/* Spoils one of the fields that name the result's lease: each of them in turn. */
+/* Spoils one of the fields by which the result names its lease, each time another one. */
 static void mangle(sim *s, uint32_t w, coord_result_info *r) {
     sim_worker *x = &s->workers[w];
     x->mangled = x->mangled_results > 0;
@@ -243,7 +246,7 @@ static void on_lease(sim *s, uint32_t w, const sim_message *m) {
     x->lease = m->lease;
     if (m->lease.has_weights) x->weights = m->lease.weights;
     x->have_job = m->lease.job;
-    x->have_version = m->lease.version + 1; /* + 1: 0 means none */
+    x->have_version = m->lease.version + 1; /* + 1, because 0 means none */
     feed(s, w, (worker_event){.type = WORKER_EVENT_LEASE});
 }
 
@@ -305,7 +308,8 @@ static void beat(sim *s, uint32_t w) {
 
 static void on_beat(sim *s, uint32_t w) {
     sim_worker *x = &s->workers[w];
-    if (x->party.link[SIM_CONTROL].calling || !x->id) return; /* woken once too often */
+    /* A call is under way, or there is no session yet. */
+    if (x->party.link[SIM_CONTROL].calling || !x->id) return;
     x->beating = x->serial;
     if (x->greeted == x->serial) {
         beat(s, w);
@@ -338,7 +342,7 @@ static void apply_heartbeat_reply(sim *s, uint32_t w, const sim_message *m) {
     feed_failed(s, w, COP_ERR_CLOSED);
 }
 
-/* A heartbeat's call has ended; m NULL: it failed. */
+/* A call on the control link has ended. `m` is its reply; NULL: it failed. */
 static void on_control_answer(sim *s, uint32_t w, const sim_message *m) {
     sim_worker *x = &s->workers[w];
     bool greeting = x->party.link[SIM_CONTROL].request.type == SIM_HELLO_CONTROL;
