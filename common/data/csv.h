@@ -1,5 +1,5 @@
-/* Inside common/data: lines and columns of CSV files, for data sets (csv.c) and for samples that a
- * model judges (csv_samples.c). */
+/* Inside common/data: splits CSV files into lines, columns and fields. csv.c uses it to read data
+ * sets, csv_samples.c to read samples for a trained model. */
 #ifndef COP_DATA_CSV_H
 #define COP_DATA_CSV_H
 
@@ -9,81 +9,96 @@
 
 #include "common/base/err.h"
 
+/* What a column is used for. */
 typedef enum csv_role { CSV_VALUE = 0, CSV_LABEL = 1, CSV_DROPPED = 2 } csv_role;
 
+/* A CSV file in memory, and what csv_scan found in it. */
 typedef struct csv_file {
     const char *path;
-    char *text;     /* the whole file, with a zero byte behind it */
-    char *first;    /* a copy of the first line, split in place */
-    char **names;   /* the header's fields, in `first`; NULL: no header */
-    uint8_t *roles; /* csv_role of each column */
-    char *body;     /* the lines of data, in `text` */
-    size_t body_line;
-    uint32_t columns, rows, values; /* values: columns with the role CSV_VALUE */
-    char separator;                 /* , ; or a tab */
-    char decimal;                   /* . or , as the first number showed; 0: no number did yet */
-    bool label_optional;            /* a line may consist of one value */
+    char *text;          /* the whole file, followed by a zero byte */
+    char *first;         /* a copy of the first line, split in place */
+    char **names;        /* [columns] the fields of the header, in `first`; NULL: no header */
+    uint8_t *roles;      /* [columns] the csv_role of each column */
+    char *body;          /* the first line of data, in `text` */
+    size_t body_line;    /* number of the line at `body` in the file, from 1 */
+    uint32_t columns;    /* number of columns */
+    uint32_t rows;       /* number of lines of data, without blank lines */
+    uint32_t values;     /* number of columns with the role CSV_VALUE */
+    char separator;      /* a comma, a semicolon or a tab */
+    char decimal;        /* the decimal mark, . or , ; 0 until a number with a mark was parsed */
+    bool label_optional; /* accept lines of a single field; otherwise they need at least two */
 } csv_file;
 
-/* Columns that are not values, each by its name in the header or its number from 1. `label` NULL:
- * the last column that is not dropped. */
+/* The columns that are not values. Each is given by its name in the header, or by its number,
+ * counted from 1. */
 typedef struct csv_columns {
-    const char *label;
-    const char *const *drop;
-    size_t drop_count;
-    bool unlabelled; /* there is no label; a column that `label` names is dropped */
+    const char *label;       /* the label's column; NULL: the last column that is not dropped */
+    const char *const *drop; /* the columns to leave out */
+    size_t drop_count;       /* number of entries of `drop` */
+    bool unlabelled;         /* read no labels; the column in `label`, if any, is dropped */
 } csv_columns;
 
-/* Finds separator, header, columns and rows of f->text, which has `size` bytes and a zero byte
- * behind them. Sets all roles to CSV_VALUE. `known`: names that a header would have. Call csv_close
- * also after an error. */
+/* Finds separator, header, columns and rows of f->text, which has `size` bytes, followed by a zero
+ * byte. Sets all roles to CSV_VALUE. If the first line contains a name that `known` gives, it is
+ * the header. INPUT, CORRUPT or LIMIT: the text is not a CSV file, is ambiguous, empty or too
+ * large. Call csv_close afterwards, also after an error. */
 cop_err csv_scan(csv_file *f, size_t size, const csv_columns *known, cop_error *error);
-/* Reads a file, plain or gzipped, and scans it. After an error there is nothing to close. */
+/* Reads a file, plain or gzipped, and scans it as csv_scan does. After an error there is nothing to
+ * close. */
 cop_err csv_open(const char *path, const csv_columns *known, csv_file *f, cop_error *error);
+/* Frees f->text and everything that csv_scan allocated. */
 void csv_close(csv_file *f);
 
-/* Finds the column with this name, or this number from 1; false: there is none. */
+/* Finds the column with this name in the header. If there is none, reads `name` as the number of a
+ * column, counted from 1. *column: its index, counted from 0. Returns false if there is no such
+ * column. */
 bool csv_find_column(const csv_file *f, const char *name, uint32_t *column);
-/* INPUT: no column has the name that `field` of the job file (data.label) gives. */
+/* Fails with INPUT: no column has the name or number `name`, which the field `field` of the job
+ * file (such as data.label) gives. */
 cop_err csv_fail_column(const csv_file *f, const char *field, const char *name, cop_error *error);
-/* Gives a column its role. INPUT: it has one already. */
+/* Makes a column the label or a dropped column, and decreases f->values. INPUT: the column is
+ * already one of these. `field` is the field of the job file that names the column, for the
+ * error. */
 cop_err csv_set_role(csv_file *f, uint32_t column, csv_role role, const char *field,
                      cop_error *error);
 
 /* One line of the text, without its end. */
 typedef struct csv_line {
     char *text;
-    size_t length;
-    size_t number; /* in the file, from 1 */
+    size_t length; /* bytes of the line */
+    size_t number; /* of the line in the file, from 1 */
 } csv_line;
 /* One field of a line. */
 typedef struct csv_field {
-    size_t line; /* its number */
-    uint32_t column;
+    size_t line;     /* number of its line in the file, from 1 */
+    uint32_t column; /* index of its column, from 0 */
     char *text;
 } csv_field;
 
-/* Where the values and the label of a line go. */
+/* Where to store the values and the label of a line. */
 typedef struct csv_row {
     void *values;
-    int32_t *label; /* NULL: the file has no labels */
+    int32_t *label; /* NULL if the file has no column of labels */
 } csv_row;
 
-/* Finds the next line that is not blank, from *at on; moves *at behind it, and increases
- * line->number by the lines passed. false: there is none; the line is empty then. */
+/* Finds the first line from *at on that is not blank. Moves *at to the beginning of the line after
+ * it, and increases line->number by the number of lines passed. If only blank lines are left,
+ * returns false, with an empty line. */
 bool csv_next_line(char **at, csv_line *line);
-/* What to give csv_next_line with f->body: the line before the first line of data. */
+/* The line before the first line of data. To walk over the data, start csv_next_line with it and
+ * with f->body. */
 csv_line csv_before_body(const csv_file *f);
-/* Takes the field at *at, without quotes and surrounding blanks (removed in place), and moves *at
- * to the next one. `end` is the line's end. */
+/* Returns the field at *at, and moves *at to the next field. Changes the text in place: removes
+ * quotes and surrounding blanks, and writes a zero byte after the field. `end` is the end of the
+ * line. */
 char *csv_take_field(const csv_file *f, char **at, char *end);
-/* Parses a number with the file's decimal mark. The first number with a mark decides which it is.
- */
+/* Parses a number. The first number with a decimal mark decides the mark of the file, f->decimal.
+ * Returns false if the text is not a number or has the other mark. */
 bool csv_parse(csv_file *f, char *text, double *out);
-/* INPUT, with file, line, column, text, and what was expected. */
+/* Fails with INPUT. The error gives file, line, column and text of the field, and `expected`. */
 cop_err csv_fail_value(const csv_file *f, const csv_field *field, const char *expected,
                        cop_error *error);
-/* INPUT for a field that is not an f32 value: also says why. */
+/* Fails with INPUT for a field that is not a valid f32 value. The error also gives the reason. */
 cop_err csv_fail_number(const csv_file *f, const csv_field *field, cop_error *error);
 
 #endif

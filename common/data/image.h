@@ -9,57 +9,74 @@
 #include "common/base/err.h"
 
 #define IMAGE_FILE_MAX   ((size_t)256 << 20)   /* bytes of an image file */
-#define IMAGE_VALUES_MAX ((uint64_t)256 << 20) /* values of an image that is resized */
+#define IMAGE_VALUES_MAX ((uint64_t)256 << 20) /* values of an image before it is resized */
 
+/* A decoded image. */
 typedef struct cop_image {
-    int32_t channels, height, width;
-    uint8_t *pixels; /* (channels, height, width); cop_free */
+    int32_t channels; /* 1: grey; 3: RGB */
+    int32_t height;   /* in pixels */
+    int32_t width;    /* in pixels */
+    uint8_t *pixels;  /* (channels, height, width); the caller frees it with cop_free */
 } cop_image;
 
-/* Decodes an image of up to COP_UNITS_MAX values; the first bytes tell the format. Palettes become
- * RGB, fewer bits than 8 are widened, 16 are rounded to 8, transparency is dropped, and EXIF's
- * orientation is applied. `name` begins errors. CORRUPT, with the library's words: the file is
- * damaged or truncated anywhere. INPUT: neither PNG nor JPEG. LIMIT: too many values. After an
- * error out->pixels is NULL. */
+/* Decodes an image of up to COP_UNITS_MAX values; the first bytes decide the format. Converts the
+ * pixels as follows:
+ *
+ *  - A palette becomes RGB.
+ *  - Values of fewer than 8 bits are scaled up to 8 bits; values of 16 bits are rounded to 8 bits.
+ *  - Transparency is dropped.
+ *  - The image is turned upright, as its EXIF orientation requires.
+ *
+ * `name` begins errors. CORRUPT: the file is damaged or truncated; the error contains the message
+ * of libpng or libjpeg. INPUT: the file is neither PNG nor JPEG, or a JPEG that is neither grey nor
+ * in three colours. LIMIT: the image has no pixels or too many values. NO_MEMORY. After an error
+ * out->pixels is NULL. */
 cop_err cop_image_decode(const char *name, const void *bytes, size_t size, cop_image *out,
                          cop_error *error);
 
-/* An image file in memory, and how many values its image may have: COP_UNITS_MAX, or up to
- * IMAGE_VALUES_MAX if the image is to be made smaller. */
+/* An image file in memory. */
 typedef struct image_file {
     const char *name; /* for errors */
     const void *bytes;
-    size_t size;
-    uint64_t values_max;
+    size_t size;         /* number of bytes */
+    uint64_t values_max; /* maximum number of values of the image: COP_UNITS_MAX, or
+                            IMAGE_VALUES_MAX if the caller resizes the image */
 } image_file;
 
-/* As cop_image_decode, up to file->values_max values. */
+/* Decodes as cop_image_decode does, but the image may have up to file->values_max values. */
 cop_err image_decode(const image_file *file, cop_image *out, cop_error *error);
-/* The two formats (png.c, jpeg.c). */
+/* The decoders of the two formats (png.c, jpeg.c). image_decode calls one of them. */
 cop_err image_decode_png(const image_file *file, cop_image *out, cop_error *error);
 cop_err image_decode_jpeg(const image_file *file, cop_image *out, cop_error *error);
 
-/* What an image is to become; 0: as it is. */
+/* The form that an image should get. */
 typedef struct image_form {
-    int32_t channels, height, width;
+    int32_t channels; /* 3: turn a grey image into three equal channels; otherwise: no change */
+    int32_t height;   /* 0: no change of height and width */
+    int32_t width;    /* 0: no change of height and width */
 } image_form;
 
-/* Resizes the image to form->height and form->width, and makes a grey one into three equal channels
- * if form->channels is 3. A colour image keeps its channels. Smaller is the mean of the area that a
- * pixel covers, larger is bilinear. On an error the image stays as it was. */
+/* Resizes the image to form->height and form->width, then changes its channels. A colour image
+ * always keeps its three channels. Along an axis that shrinks, a new pixel is the mean of the area
+ * that it covers; along an axis that grows, values are interpolated linearly. LIMIT: the result has
+ * more than COP_UNITS_MAX values. NO_MEMORY. */
 cop_err image_fit(const char *name, const image_form *form, cop_image *image, cop_error *error);
 
-/* Should folders of images ignore a file or folder of this name? True for names that begin with a
- * dot, and for what file managers leave behind. */
+/* Should the readers of image folders ignore a file or folder with this name? True for names that
+ * begin with a dot, and for names such as Thumbs.db that file managers and operating systems
+ * create. */
 bool image_folder_skips(const char *name);
-/* Allocates the pixels of an image whose channels, height and width are set. LIMIT: it has no
- * pixel, or more than `values_max` values. NO_MEMORY. */
+/* Allocates image->pixels; the caller has set channels, height and width. The pixels are undefined.
+ * LIMIT: the image has no pixels, or more than `values_max` values. NO_MEMORY. */
 cop_err image_create(const char *name, uint64_t values_max, cop_image *image, cop_error *error);
-/* The orientation in EXIF data, 1 to 8; 1, upright, also where there is none. */
+/* Returns the orientation that EXIF data give, 1 to 8. Returns 1 (upright) if they give none or are
+ * damaged. */
 int image_orientation(const void *exif, size_t size);
-/* Turns the image upright. */
+/* Turns the image upright; `orientation` is EXIF's, 1 to 8. After an error (LIMIT, NO_MEMORY) the
+ * image is unchanged. */
 cop_err image_turn(const char *name, cop_image *image, int orientation, cop_error *error);
-/* Stores one row of interleaved pixels in the planes. */
+/* Stores row `row` of the image: copies the values of its pixels, which are interleaved
+ * (RGBRGB...), to the planes of the channels. */
 void image_put_row(cop_image *image, int32_t row, const uint8_t *interleaved);
 
 #endif
