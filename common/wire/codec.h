@@ -1,7 +1,9 @@
-/* Frames (docs/reference/protocol.md): a header of 64 bytes, a protobuf header (up to 64 KiB),
- * padding to 64, then raw parts, each padded to 64 bytes. Tensors are never inside protobuf.
+/* Encodes messages to frames and decodes frames (docs/reference/protocol.md). A frame consists of a
+ * header of 64 bytes, a protobuf header of up to 64 KiB, and up to four raw parts. Zeros pad the
+ * protobuf header and each part to a multiple of 64 bytes. Tensors are always in parts, never in
+ * the protobuf header.
  *
- * The 64 bytes, little-endian:
+ * The header of 64 bytes; numbers are little-endian:
  *
  *      0  u32      magic 0x57504f43, "COPW"
  *      4  u16      version: COP_PROTOCOL_MAJOR
@@ -9,11 +11,12 @@
  *      8  u32      length of the protobuf header
  *     12  u32      flags; bit i: part i is present
  *     16  u64 x 4  lengths of the parts
- *     48  u64      XXH3 of everything before the parts, with this field as zero
- *     56  u64      XXH3 of everything from the parts on
+ *     48  u64      XXH3 of all bytes before the first part, computed with 0 in this field
+ *     56  u64      XXH3 of all bytes from the first part to the end
  *
- * Hostile input (W5): every length is checked before it is used. Unpacking runs in an arena with a
- * budget, and checks enums, UTF-8 and zero bytes in texts. */
+ * The input may be hostile (W5). Every length is checked before it is used. The protobuf header is
+ * unpacked into an arena of limited size. Unknown values of enums, texts that are not UTF-8, and
+ * zero bytes in texts are errors. */
 #ifndef COP_WIRE_CODEC_H
 #define COP_WIRE_CODEC_H
 
@@ -23,46 +26,53 @@
 
 /* The size of the encoded frame in bytes. */
 size_t cop_codec_size(const cop_message *message);
-/* Encodes a message into exactly cop_codec_size bytes. This is the only copy of the parts on their
- * way out. */
+/* Encodes a message into `out`, which has room for cop_codec_size bytes; all of them are written.
+ * Between the buffers of the parts and the socket, parts are copied only here. */
 void cop_codec_encode(const cop_message *message, void *out);
-/* As cop_codec_encode, in a frame of another major version, for a FAILURE that its peer can read.
- * The header and FAILURE are the same in all versions. */
+/* Encodes a message as cop_codec_encode does, but writes another major version into the frame. With
+ * it a program answers a peer of another version by a FAILURE that this peer can read: the header
+ * and FAILURE are the same in all versions. Asserts that another version is only used for FAILURE.
+ */
 void cop_codec_encode_as(const cop_message *message, uint16_t version, void *out);
-/* The major version of a frame; -1: it is not a frame. */
+/* The major version in the header of a frame. -1: the bytes are not a frame. */
 int cop_codec_version(const cop_buffer *frame);
-/* Decodes a frame. Parts point into it, and each takes a reference to it; nothing is copied.
- * Release *out with cop_message_fini. PROTOCOL, VERSION: not a valid frame. After an error *out is
- * zeroed and holds nothing. */
+/* Decodes a frame. The parts of *out point into the frame, and each holds a reference to it, so no
+ * part is copied. Release *out with cop_message_fini. PROTOCOL: the frame is malformed or damaged.
+ * VERSION: it has another major version. NO_MEMORY. After an error *out is zeroed and owns
+ * nothing. */
 cop_err cop_codec_decode(cop_buffer *frame, cop_message *out, cop_error *error);
 
-/* ---- protobuf-c with a budget in bytes: each message lives in an arena of its own ---- */
+/* ---- protobuf-c messages in arenas with a limited number of bytes ---- */
 
-/* An arena holds one root message, the messages inside it, and whatever cop_proto_alloc gives for
- * it. It only grows, up to its budget, and is freed as a whole: pointers into it are good until
- * cop_proto_free of the root. Only one thread at a time may use it. */
+/* An arena holds one root message, the messages inside it, and the memory that cop_proto_alloc
+ * allocates for that root. An arena only grows, up to its budget, which is a number of bytes. It is
+ * freed as a whole: pointers into it are valid until cop_proto_free of the root. Only one thread at
+ * a time may use an arena. */
 
-/* Unpacks a message into a new arena; free it with cop_proto_free. PROTOCOL: the bytes are
- * malformed, need more than the budget, or hold a string that is not UTF-8 or has a zero byte, or
- * an unknown enum value. NO_MEMORY: the heap is exhausted. */
+/* Unpacks a message into a new arena; free both with cop_proto_free. PROTOCOL: the bytes are
+ * malformed, need more memory than `budget`, or contain an unknown enum value or a string that is
+ * not UTF-8 or has a zero byte. NO_MEMORY: the heap is exhausted. */
 cop_err cop_proto_unpack(const ProtobufCMessageDescriptor *descriptor, const void *bytes,
                          size_t size, size_t budget, ProtobufCMessage **out, cop_error *error);
-/* Frees the arena of a root message; NULL is fine. */
+/* Frees a root message with its arena. `message` may be NULL. */
 void cop_proto_free(ProtobufCMessage *message);
-/* Makes an empty message with a new arena, to be filled in. NULL: out of memory. Free it with
- * cop_proto_free. */
+/* Makes an empty root message in a new arena, for the caller to fill in. Free both with
+ * cop_proto_free. NULL: out of memory. */
 ProtobufCMessage *cop_proto_create(const ProtobufCMessageDescriptor *descriptor, size_t budget);
-/* Allocates zeroed memory, or a copy of a text, in the arena of `root`, a message from
- * cop_proto_unpack or cop_proto_create. NULL: out of memory or over budget. */
+/* Allocate zeroed memory, or a copy of a text, in the arena of `root`. `root` must be a message
+ * from cop_proto_unpack or cop_proto_create. NULL: the heap or the budget of the arena is
+ * exhausted. */
 void *cop_proto_alloc(ProtobufCMessage *root, size_t size);
 char *cop_proto_strdup(ProtobufCMessage *root, const char *text);
-/* Why one of these returned NULL: NO_MEMORY, or LIMIT, the budget. */
+/* Why an allocation in the arena of `root` returned NULL. NO_MEMORY: the heap is exhausted. LIMIT:
+ * the budget is. */
 cop_err cop_proto_alloc_error(const ProtobufCMessage *root);
-/* Attaches one pointer to `root`, to memory of its arena (document.c keeps there where each field
- * was read). NULL until attached. */
+/* Set and get the one pointer that is attached to `root`; it is NULL at first. It must point to
+ * memory of the arena of `root`. document.c attaches the list of the places where the fields of a
+ * job were read. */
 void cop_proto_attach(ProtobufCMessage *root, void *attachment);
 void *cop_proto_attachment(const ProtobufCMessage *root);
-/* Packs a message into a new buffer with one reference. NULL: out of memory. */
+/* Packs a message into a new buffer; the caller owns its one reference. NULL: out of memory. */
 cop_buffer *cop_proto_pack(const ProtobufCMessage *message);
 
 #endif

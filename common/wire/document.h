@@ -1,12 +1,14 @@
-/* Job files and JSON, read and printed by one walk over protobuf-c descriptors. Ranges, defaults
- * and help texts are in one table (fields.c). Errors give file:line:column, what was found, what is
- * expected, and the nearest valid name.
+/* Reads and prints job files and JSON, by the descriptors that protobuf-c generates. Ranges,
+ * defaults and help texts of the fields are in one table (fields.c). An error in a job file gives
+ * file:line:column, the value that was found, the values that are expected, and for a wrong name
+ * the nearest valid name.
  *
- * The steps of a job file: cop_document_read_job, then cop_document_set for each --set, then
- * cop_document_check_read, then cop_document_resolve. A job from the wire begins with
- * cop_proto_unpack and cop_document_check. A *root message* is one that owns an arena: it was read,
- * unpacked or copied on its own, and is not part of another message. Only root jobs know where
- * their fields were read. */
+ * A program that reads a job file calls cop_document_read_job, then cop_document_set for each
+ * --set, then cop_document_check_read, then cop_document_resolve. A program that receives a job
+ * over the wire calls cop_proto_unpack, then cop_document_check.
+ *
+ * A *root message* owns an arena (codec.h): it was read, unpacked or copied on its own, and is not
+ * part of another message. Only a job that is a root message knows where its fields were read. */
 #ifndef COP_WIRE_DOCUMENT_H
 #define COP_WIRE_DOCUMENT_H
 
@@ -17,79 +19,100 @@
 #include "common/base/str.h"
 #include "proto/job.pb-c.h"
 
-/* Reads a job from a file or from text (`name` begins errors). Free it with cop_proto_free
- * (codec.h). INPUT: a field is unknown, missing, given twice, of the wrong type or out of range.
- * Relations between fields are checked by common/job. Defaults are not filled in. LIMIT: more than
- * COP_JOB_FILE_MAX bytes. */
+/* Read a job from a file, or from `size` bytes of text; in the second case `name` begins errors.
+ * Free *out with cop_proto_free (codec.h). Defaults are not filled in, and relations between fields
+ * are not checked; common/job checks these. INPUT: the text is not YAML, or a field is unknown,
+ * missing, given twice, of the wrong type or out of range. LIMIT: the file has more than
+ * COP_JOB_FILE_MAX bytes, or the job needs too much memory. NO_MEMORY. */
 cop_err cop_document_read_job(const char *path, Coppice__Job **out, cop_error *error);
 cop_err cop_document_parse_job(const char *text, size_t size, const char *name, Coppice__Job **out,
                                cop_error *error);
-/* Changes one field of a job in place, as `--set a.b=c` asks. The value is YAML. Items of a list
- * have their index: model.1.linear.units=64. train.steps replaces train.epochs, and the reverse.
- * INPUT names the path; the job is good only for cop_proto_free then. Call cop_document_check_read
- * afterwards: a new message may lack required fields. */
+/* Changes one field of a job in place, as `--set a.b=c` does; `assignment` is "a.b=c". The value is
+ * YAML. An item of a list is named by its index, from 0: model.1.linear.units=64. Setting
+ * train.steps removes train.epochs, and the reverse. Call cop_document_check_read afterwards,
+ * because a message that was created on the path may lack required fields. INPUT: path or value is
+ * invalid. After an error the job may be half changed, so the caller may only free it. */
 cop_err cop_document_set(Coppice__Job *job, const char *assignment, cop_error *error);
-/* Fills in every default of the table, so that the job is complete ("as resolved"). */
+/* Gives every field that is not set its default. The job is *resolved* afterwards. Two defaults
+ * depend on other fields: train.shards is at most train.batch, and scope and variant of a mask
+ * layer are those of job.dropout. NO_MEMORY. */
 cop_err cop_document_resolve(Coppice__Job *job, cop_error *error);
-/* Checks a job from the wire as reading does; it may be part of a larger message. Also refuses
- * fields that this program does not know. */
+/* Checks a job from the wire by the rules that apply to job files. The job may be part of a larger
+ * message. INPUT: a field is missing or out of range, or this program does not know it. */
 cop_err cop_document_check(const Coppice__Job *job, cop_error *error);
-/* As cop_document_check, for a job that is a root message, after --set. Errors give the place. */
+/* Checks a job as cop_document_check does, but the job must be a root message, and errors give the
+ * place where the field was read. For a job that --set has changed. */
 cop_err cop_document_check_read(const Coppice__Job *job, cop_error *error);
-/* Writes where a field ("train.shards", "model[3]") of a job that is a root message was read:
- * "job.yaml:12:5" or "--set train.shards=9". For a missing field it is the place of what encloses
- * it; for a job that was never a file it is "". */
+/* Writes to `out` where a field of a job was read. `field` is a path such as "train.shards" or
+ * "model[3]". The job must be a root message. The place is:
+ *
+ *  - "job.yaml:12:5" if the field was read from a file;
+ *  - "--set train.shards=9" if the command line has set it;
+ *  - the place of the nearest enclosing field if the field itself was not read;
+ *  - "" if nothing in the job was read from a file or set, as in a job from the wire. */
 void cop_document_where(const Coppice__Job *job, const char *field, char *out, size_t size);
-/* Fails with INPUT and a sentence that begins with that place. For relations between fields. */
+/* Fails with INPUT. The error begins with the place from cop_document_where; the rest of the
+ * sentence is `format`. For checks of relations between fields. */
 cop_err cop_document_fail(const Coppice__Job *job, const char *field, cop_error *error,
                           const char *format, ...) __attribute__((format(printf, 4, 5)));
-/* Prints the set fields as YAML, in block style. */
+/* Appends the fields that are set to *out as YAML, in block style. */
 void cop_document_print_yaml(const ProtobufCMessage *message, cop_str *out);
-/* Prints the set fields, and all lists, as JSON: on one line, or with `indent` spaces per level.
- * Reals have the shortest form that reads back as the same double, seeds are strings (64 bits),
- * enums are lower-case names, bytes are hex, NaN and infinities are null. */
+/* Appends the fields that are set, and all lists, even empty ones, to *out as JSON. With `indent` 0
+ * the JSON is one line; otherwise each level is indented by `indent` spaces. Values are printed as
+ * follows:
+ *
+ *  - A real number has the shortest form that reads back as the same double; NaN and infinities are
+ *    null.
+ *  - A field named `seed` is a string, because many programs read numbers as doubles.
+ *  - An enum is its name in lower case, but the state of a job is in capitals.
+ *  - Bytes are a string of hex digits. */
 void cop_document_print_json(const ProtobufCMessage *message, int indent, cop_str *out);
-/* A stream of such JSON objects, with blanks between them. */
+/* A text with several objects as cop_document_print_json prints them, with or without blanks
+ * between them. The caller sets name, at and end, and line to 0. */
 typedef struct cop_json_stream {
-    const char *name;     /* begins errors: "name:line: ..." */
-    const char *at, *end; /* what is still to be read */
-    size_t line;          /* of `at`; 0: nothing was read */
+    const char *name; /* begins errors: "name:line: ..." */
+    const char *at;   /* the rest of the text begins here */
+    const char *end;  /* the rest of the text ends here */
+    size_t line;      /* number of the line at `at`, from 1; 0: nothing was read yet */
 } cop_json_stream;
-/* Reads the next object as a message of this type (cop_proto_free); *out NULL: there are no more.
- * INPUT: it is not JSON, or a field is unknown or of the wrong type. */
+/* Reads the next object as a message of this type, a root message (cop_proto_free). If only blanks
+ * are left, succeeds with *out NULL. INPUT: the text is not JSON, or a field is unknown or of the
+ * wrong type. NO_MEMORY. */
 cop_err cop_document_next_json(cop_json_stream *stream, const ProtobufCMessageDescriptor *type,
                                ProtobufCMessage **out, cop_error *error);
-/* Copies a job into a new arena (cop_proto_free). The copy has no places of fields. */
+/* Copies a job into a new arena; free *out with cop_proto_free. The copy does not know where its
+ * fields were read. NO_MEMORY. */
 cop_err cop_document_copy_job(const Coppice__Job *job, Coppice__Job **out, cop_error *error);
-/* The set fields of a message, in the order of the schema: a path ("train.batch"; items of lists
- * have their index, "model.1.linear.units") and the value as in YAML. A message without fields has
- * the value
- * "". */
+/* One field that is set in a message. The list that contains it owns both texts. */
 typedef struct cop_document_field {
-    const char *path, *value; /* owned by the list */
+    const char *path;  /* "train.batch"; with the index of a list's item: "model.1.linear.units" */
+    const char *value; /* as in YAML; "" for a message in which no field is set */
 } cop_document_field;
+/* The fields that are set in a message, in the order of the schema. */
 typedef struct cop_document_fields {
     cop_document_field *items;
-    size_t count;
-    cop_str text; /* what the items point to */
+    size_t count; /* number of items */
+    cop_str text; /* the texts of all items */
 } cop_document_fields;
-/* Lists the fields of a message. Free the list with cop_document_fields_fini; after an error there
- * is nothing to free. NO_MEMORY. */
+/* Lists the fields that are set in a message. Free the list with cop_document_fields_fini; after an
+ * error there is nothing to free. NO_MEMORY. */
 cop_err cop_document_list_fields(const ProtobufCMessage *message, cop_document_fields *out,
                                  cop_error *error);
+/* Frees the list and its texts. */
 void cop_document_fields_fini(cop_document_fields *fields);
 /* The value of the field with this path; NULL: it is not set. */
 const char *cop_document_fields_find(const cop_document_fields *fields, const char *path);
-/* Sets data.split to `last` in a job that was pinned before that field existed: it keeps its rows.
- */
+/* Sets data.split to `last` if the job is pinned and has no data.split. Such a job is older than
+ * the field and used the last rows for validation, so it keeps its rows. */
 void cop_document_set_legacy_split(Coppice__Job *job);
-/* Removes `pinned` and every field that has its default value. What remains is a short job file
- * that resolves to the same job. */
+/* Removes `pinned`, and every field whose value is its default. The result is a short job that
+ * resolves to the same job again. */
 void cop_document_strip_defaults(Coppice__Job *job);
-/* The help text of a field ("train.batch"); NULL: unknown field. */
+/* The help text of the field with this path, such as "train.batch". Static. NULL: there is no such
+ * field. */
 const char *cop_document_help(const char *path);
-/* Prints the reference of the job file as Markdown: docs/reference/job-file.md (a test compares).
- */
+/* Appends the reference of the job file to *out as Markdown. It is the content of
+ * docs/reference/job-file.md; a test compares the two. */
 void cop_document_reference(cop_str *out);
 
 #endif

@@ -1,15 +1,16 @@
-/* Inside common/wire: messages in protobuf-c's form, between the plain structs of message.h and the
- * frames of codec.c. */
+/* Inside common/wire: converts messages between the plain structs of message.h and the structs that
+ * protobuf-c generates from wire.proto. codec.c packs and unpacks the latter. */
 #ifndef COP_WIRE_MESSAGE_PROTO_H
 #define COP_WIRE_MESSAGE_PROTO_H
 
 #include "common/wire/message.h"
 #include "proto/wire.pb-c.h"
 
-/* One message while it is packed. Strings are borrowed from the plain struct. */
+/* Memory for one message in protobuf-c's form. Its strings point into the plain struct or to
+ * `text`. */
 typedef struct cop_message_proto {
-    Coppice__Wire__Result result; /* inside pull */
-    char text[sizeof(((cop_failure *)0)->text)];
+    Coppice__Wire__Result result;                /* pull.result points here if there is a result */
+    char text[sizeof(((cop_failure *)0)->text)]; /* a text in which invalid UTF-8 was replaced */
     union {
         ProtobufCMessage base;
         Coppice__Wire__Hello hello;
@@ -25,12 +26,15 @@ typedef struct cop_message_proto {
     };
 } cop_message_proto;
 
-/* Converts a message to its protobuf form; its parts are not included. proto->base is the result,
- * for protobuf_c_message_pack. It points into `message`, which must live as long. */
+/* Converts a message, without its parts, to protobuf-c's form. The result is proto->base, which
+ * protobuf_c_message_pack can pack. It points into `message`, so `message` must live as long as the
+ * result is used. */
 void cop_message_to_proto(const cop_message *message, cop_message_proto *proto);
-/* The descriptor of a message type; NULL: unknown type. */
+/* The descriptor of a message type. NULL: the type is unknown. */
 const ProtobufCMessageDescriptor *cop_message_descriptor(unsigned type);
-/* Fills the struct that out->type selects; false: a field is missing or too long. */
+/* Converts a message from protobuf-c's form, and fills the member of *out that out->type selects.
+ * `base` must have the descriptor of that type. Returns false if a required field is missing or a
+ * text is too long. */
 bool cop_message_from_proto(const ProtobufCMessage *base, cop_message *out);
 
 #endif
