@@ -1,6 +1,6 @@
-/* Checkpoints. Each is written completely to a folder of another name, which is then renamed. So a
- * folder like `step-00000500` is complete, unless it was altered later, which its hashes reveal.
- * See job.h. */
+/* Checkpoints. Each is written completely to the folder `writing`, which is then renamed. So a
+ * folder with a name like `step-00000500` is complete, unless it was altered later; the hashes in
+ * its state.json reveal that. See job.h. */
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -136,7 +136,8 @@ static cop_err write_name(const char *folder, const char *file, const char *name
 
 /* ---- keeping and removing ---- */
 
-/* Reads the step that a file (`latest`, `best`) names. False: it names none. */
+/* Reads the step that the file `latest` or `best` names. Returns false if there is no such file or
+ * it names no step. */
 static bool read_name(const char *folder, const char *file, uint64_t *step) {
     char *path = cop_path_join(folder, file), *text = NULL;
     size_t size;
@@ -155,7 +156,7 @@ static int newest_first(const void *a, const void *b) {
     return x < y ? 1 : x > y ? -1 : 0;
 }
 
-/* Lists the steps of all checkpoints, newest first. The caller frees *steps with cop_free. */
+/* Lists the steps of all checkpoints, the newest first. The caller frees *steps with cop_free. */
 static cop_err list_steps(const char *checkpoints, uint64_t **steps, size_t *count,
                           cop_error *error) {
     char **names;
@@ -178,14 +179,15 @@ static cop_err remove_in(const char *folder, const char *name, cop_error *error)
     return e;
 }
 
-/* Removes checkpoints, except the newest `keep` up to `step`, which was just written, and the best.
- * Later ones belong to an earlier run in this folder that continued differently. */
+/* Removes all checkpoints except the best and the newest `keep` of those up to `step`, which was
+ * just written. Checkpoints of later steps belong to an earlier run in this folder that continued
+ * differently. Errors are ignored. */
 static void prune(const char *checkpoints, uint64_t step, uint32_t keep) {
     uint64_t *steps, best = 0;
     size_t count;
     if (list_steps(checkpoints, &steps, &count, NULL)) return;
     bool has_best = read_name(checkpoints, "best", &best);
-    uint32_t seen = 0; /* checkpoints up to `step` */
+    uint32_t seen = 0; /* checkpoints up to `step` so far */
     for (size_t i = 0; i < count; i++) {
         char name[32];
         uint32_t place = seen;
@@ -208,7 +210,8 @@ static cop_err unlink_in(const char *folder, const char *name, cop_error *error)
     return e;
 }
 
-/* There is no best checkpoint. An earlier version may have chosen one by its test error. */
+/* Removes the file `best`, because the job has no best checkpoint. An earlier version may have
+ * chosen one by its test error and written the file. */
 static cop_err forget_best(const char *checkpoints, cop_error *error) {
     uint64_t best;
     return read_name(checkpoints, "best", &best) ? unlink_in(checkpoints, "best", error) : COP_OK;
@@ -223,7 +226,7 @@ static cop_err save_in(const cop_job *job, const char *checkpoints, const cop_ch
     cop_err e = writing && target ? COP_OK : cop_no_memory(error);
     if (!e) e = cop_folder_remove(writing, error); /* left by a process that was killed */
     if (!e) e = write_files(job, writing, c, error);
-    if (!e) e = cop_folder_replace(writing, target, error); /* an earlier run may have left one */
+    if (!e) e = cop_folder_replace(writing, target, error); /* `target` may be left by an earlier run */
     if (e && writing) cop_folder_remove(writing, NULL);
     cop_free(writing);
     cop_free(target);
@@ -265,10 +268,10 @@ typedef struct loader {
     const cop_job *job;
     const cop_checkpoint_source *from;
     const cop_checkpoint_buffers *into;
-    const char *checkpoints; /* the folder */
+    const char *checkpoints; /* the folder of all checkpoints */
     cop_checkpoint *out;
-    cop_error beyond; /* about the first intact one whose step lies beyond the job's end */
-    uint64_t beyond_step;
+    cop_error beyond;     /* about the first intact checkpoint beyond the job's end; code 0: none */
+    uint64_t beyond_step; /* the step of this checkpoint */
 } loader;
 
 static cop_err load_states(const loader *l, const char *path, uint64_t hash, cop_error *error) {
@@ -298,7 +301,7 @@ static cop_err load_model(const loader *l, const char *path, uint64_t hash, uint
     return e;
 }
 
-/* LIMIT: intact, but of a step beyond the end of the job. */
+/* Loads one checkpoint. LIMIT: it is intact, but of a step beyond the end of the job. */
 static cop_err load_from(const loader *l, const paths *p, cop_error *error) {
     job_state s;
     uint64_t step = 0;
@@ -327,7 +330,8 @@ static void add_note(loader *l, const char *format, ...) {
     va_end(arguments);
 }
 
-/* NOT_FOUND: this checkpoint cannot be used; another one may. */
+/* Tries to load the checkpoint of a step. NOT_FOUND: it is damaged or lies beyond the end of the
+ * job; the caller may try another one. Any other error ends the search. */
 static cop_err try_step(loader *l, uint64_t step, cop_error *error) {
     char name[32];
     paths p;
@@ -358,7 +362,7 @@ static cop_err try_step(loader *l, uint64_t step, cop_error *error) {
     return COP_ERR_NOT_FOUND;
 }
 
-/* `latest` first, then the others from the newest down. */
+/* Tries the checkpoint that `latest` names, then the others from the newest to the oldest. */
 static cop_err try_steps(loader *l, const uint64_t *steps, size_t count, cop_error *error) {
     const uint64_t max_step = l->from->max_step;
     uint64_t latest;
@@ -418,7 +422,8 @@ static cop_err remove_after(const char *checkpoints, uint64_t step, cop_error *e
     return e;
 }
 
-/* Makes `latest` name `step`, or removes it if the disk has no space: loading does not need it. */
+/* If `latest` names a later step than `step`, makes it name `step`. Removes it if `step` is 0 or if
+ * writing fails, for example on a full disk: loading does not need it. */
 static cop_err name_latest(const char *checkpoints, uint64_t step, cop_error *error) {
     char name[32];
     uint64_t named;
@@ -444,7 +449,7 @@ cop_err cop_checkpoint_discard_after(const char *folder, uint64_t step, cop_chec
      */
     if (!e) e = cop_folder_sync(checkpoints, error);
     cop_free(checkpoints);
-    return e == COP_ERR_NOT_FOUND ? COP_OK : e; /* no folder, no checkpoints */
+    return e == COP_ERR_NOT_FOUND ? COP_OK : e; /* without the folder there is nothing to remove */
 }
 
 cop_err cop_checkpoint_check(const cop_job *job, const char *folder, cop_error *error) {

@@ -1,7 +1,7 @@
 /* state.json of a checkpoint: the step, the sums so far, and the hashes of the other files. Doubles
- * are also stored as bits, because resuming must be exact. The last line is a hash of all lines
- * before it. The reader verifies it first, so it only needs to understand what job_format_state
- * writes. */
+ * are stored twice: as text for people, and as their bits, which are read back, because a job must
+ * continue exactly. The last field is a hash of all text before it. The reader verifies the hash
+ * first, so it only needs to understand what job_format_state writes. */
 #include <stdio.h>
 #include <string.h>
 
@@ -27,15 +27,17 @@ static void put_bits(cop_str *out, const char *key, uint64_t value) {
     cop_str_printf(out, "  \"%s\": \"%016llx\",\n", key, (unsigned long long)value);
 }
 
-/* For people and tools. JSON cannot express NaN and infinity: they become null. */
+/* Appends a number for people and tools. NaN and infinity become null, because JSON cannot express
+ * them. */
 static void put_real(cop_str *out, const char *key, double value) {
     cop_str_printf(out, "  \"%s\": ", key);
     cop_str_append_json_real(out, value);
     cop_str_append(out, ",\n");
 }
 
-/* Without a best, best_error is -1. A line of its own marks a best that is below 0: earlier
- * versions take such a best for none, and files without one are the same in all versions. */
+/* If there is no best checkpoint, best_error is -1. So a best_error below 0 (a loss) needs this
+ * line, which marks it as valid. Earlier versions ignore the line and read such a file as one
+ * without a best checkpoint. Files without the line are the same in all versions. */
 static const char negative_best[] = "  \"best_is_negative\": true,\n";
 
 static void put_best(cop_str *out, const cop_checkpoint *c) {
@@ -63,7 +65,7 @@ void job_format_state(const cop_checkpoint *c, const job_state *s, cop_str *out)
     cop_str_printf(out, SEAL "%016llx\"\n}\n", (unsigned long long)seal);
 }
 
-/* Reads the number after "key": ; hexadecimal numbers are in quotes. */
+/* Finds "key": and reads the number after it. Hexadecimal numbers are in quotes. */
 static bool take_number(const char *text, const char *key, bool hex, uint64_t *out) {
     char quoted[64], number[32] = "0x";
     const int length = snprintf(quoted, sizeof quoted, "\"%s\": %s", key, hex ? "\"" : "");

@@ -1,5 +1,5 @@
-/* Checks that two jobs are the same computation, before one continues from a checkpoint of the
- * other. */
+/* Checks that two jobs compute the same weights, before one of them continues from a checkpoint of
+ * the other. See internal.h. */
 #include <ctype.h>
 #include <stdio.h>
 #include <string.h>
@@ -17,8 +17,9 @@ static void clear_fields(cop_proto *message, const char *const *names) {
     }
 }
 
-/* Clears all fields that do not affect the weights. The names of the data do not; their digest in
- * `pinned` does. With `length` the number of steps does too, because the schedule depends on it. */
+/* Clears all fields that do not affect the weights. The source and the file names of the data are
+ * among them, because `pinned` has the digest of the data. The number of steps is cleared, too,
+ * unless `length` is true: then the schedule depends on it. */
 static void keep_what_matters(Coppice__Job *m, bool length) {
     static const char *const job[] = {"name",     "priority",   "audit", "limits",
                                       "evaluate", "checkpoint", NULL};
@@ -30,7 +31,7 @@ static void keep_what_matters(Coppice__Job *m, bool length) {
     static const char *const split[] = {"split", NULL};
     clear_fields(&m->data->base, data);
     if (!m->data->validation && !m->data->samples)
-        clear_fields(&m->data->base, split); /* it uses all rows */
+        clear_fields(&m->data->base, split); /* all rows train: no split */
     clear_fields(&m->pinned->base, names);
     if (length) return;
     clear_fields(&m->train->base, train);
@@ -69,7 +70,7 @@ static void print_scalar(const cop_proto_field *field, const void *at, char *out
     }
 }
 
-/* Prints the name of the field that is set in a one-of message. */
+/* Prints the name of the field that is set in a message of which only one field can be set. */
 static void print_choice(const cop_proto *m, char *out, size_t size) {
     snprintf(out, size, "not given");
     for (unsigned i = 0; i < m->descriptor->n_fields; i++)
@@ -77,14 +78,14 @@ static void print_choice(const cop_proto *m, char *out, size_t size) {
             snprintf(out, size, "%s", m->descriptor->fields[i].name);
 }
 
-/* Two messages of one type. */
+/* Two messages of the same type: that of this job and that of the checkpoint. */
 typedef struct message_pair {
     const cop_proto *ours, *theirs;
 } message_pair;
 
 static bool differ(message_pair m, const char *path, difference *out);
 
-/* Do the values `i` of a field that both have differ? */
+/* Returns whether the values number `i` of a field differ. Both messages have such a value. */
 static bool values_differ(message_pair m, const cop_proto_field *field, size_t i, const char *path,
                           difference *out) {
     if (field->type == PROTOBUF_C_TYPE_MESSAGE)
@@ -126,7 +127,8 @@ static bool field_differs(message_pair m, const cop_proto_field *field, const ch
     return true;
 }
 
-/* The recursion ends because no message of a job contains one of its own type. */
+/* Finds the first field that differs. The recursion ends because no message of a job contains a
+ * message of its own type. */
 static bool differ(message_pair m, const char *path, difference *out) {
     COP_ASSERT(m.ours->descriptor == m.theirs->descriptor);
     for (unsigned i = 0; i < m.ours->descriptor->n_fields; i++)

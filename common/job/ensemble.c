@@ -26,7 +26,7 @@ const char *cop_average_name(cop_average average) {
     return names[average];
 }
 
-/* "1 x 28 x 28 bytes", "17 numbers" */
+/* Writes a text like "1 x 28 x 28 bytes" or "17 numbers". */
 static void describe_samples(const cop_job *job, char *out, size_t size) {
     const Coppice__Pinned *p = job->message->pinned;
     out[0] = '\0';

@@ -8,13 +8,13 @@
 #include "common/base/str.h"
 #include "common/job/internal.h"
 
-/* What the paths of a job file are relative to. */
+/* The folder that the paths in a job file are relative to. */
 typedef struct location {
-    const char *job_path; /* the job file */
-    const char *folder;   /* --data; NULL: the folder of the job file */
+    const char *job_path; /* the path of the job file; its folder counts if `folder` is NULL */
+    const char *folder;   /* --data, or NULL */
 } location;
 
-/* The path of a file that the job file names. NULL: out of memory. */
+/* Returns the path of a file that the job file names; the caller frees it. NULL: out of memory. */
 static char *resolve_file(const location *where, const char *file) {
     COP_ASSERT(where->folder || where->job_path);
     if (where->folder) return cop_path_join(where->folder, file);
@@ -26,8 +26,10 @@ static char *resolve_file(const location *where, const char *file) {
     return path;
 }
 
-/* Does the job need no labels, because its target is the input? A job that is pinned to labelled
- * data keeps the labels, because they are part of the data's digest. */
+/* Returns whether the labels are not read. The job then needs none, because its target is the
+ * input. But a job that is pinned to labelled data reads them, because they are part of the data's
+ * digest.
+ */
 static bool unlabelled(const Coppice__Job *m) {
     const bool pinned = m->pinned && m->pinned->classes > 1;
     return m->data->has_target && m->data->target == COPPICE__DATA__TARGET__INPUT && !pinned;
@@ -46,7 +48,8 @@ static cop_err check_pair(const Coppice__Job *m, const char *part, const Coppice
                              files->images ? "labels" : "samples");
 }
 
-/* Checks that a part names the files that the format reads. */
+/* Checks that a part of the data (data.train or data.test) names the files that the format reads.
+ */
 static cop_err check_files(const Coppice__Job *m, const char *part, const Coppice__DataFiles *files,
                            const cop_data_format *format, cop_error *error) {
     char path[64];
@@ -67,10 +70,10 @@ static cop_err check_files(const Coppice__Job *m, const char *part, const Coppic
     return check_pair(m, part, files, format, error);
 }
 
-/* The resolved paths of one part, owned. If there is a path, images and labels are names of arrays
- * in that file. */
+/* The resolved paths of one part of the data, owned. If text[2], the path, is set, text[0] and
+ * text[1] are the names of arrays in that file; otherwise they are paths of files. */
 typedef struct paths {
-    char *text[3]; /* images, labels, path */
+    char *text[3]; /* images, labels, path; NULL: not given */
 } paths;
 
 static cop_err resolve(const Coppice__DataFiles *files, const location *where, paths *own,
@@ -91,7 +94,8 @@ cop_data_order cop_job_order(const Coppice__Data *d) {
                                                     : COP_DATA_CHANNELS_FIRST;
 }
 
-/* With loss: mse, labels that are real numbers mean that the user expects regression: explain. */
+/* Adds an explanation to an error about labels. If the loss is mse and the labels are real numbers,
+ * the user expects regression. */
 static void explain_mse(cop_error *error) {
     const cop_error why = *error;
     cop_fail(error, why.code,
@@ -128,8 +132,8 @@ static cop_err open_files(const Coppice__Job *m, const cop_data_format *format,
     return e;
 }
 
-/* A job that is pinned to f32 gets f32, even if these values would fit into bytes. Its training
- * data may not have fit, or an earlier version may have pinned it. */
+/* A job that is pinned to f32 gets f32 even if the values just loaded would fit into bytes: it was
+ * pinned because its training data did not fit, or by an earlier version. */
 static cop_err keep_type(const Coppice__Job *m, cop_data **data, cop_error *error) {
     const bool floats =
         m->pinned && m->pinned->sample_type && strcmp(m->pinned->sample_type, "f32") == 0;

@@ -1,5 +1,5 @@
-/* Checks that a job fits the data and the weights that it is used with. Both sides are valid in
- * themselves. See job.h. */
+/* Checks that a job fits the data or the weights that it is used with. The job, the data and the
+ * weights were found valid before, each on its own. See job.h. */
 #include <stdio.h>
 #include <string.h>
 

@@ -11,18 +11,18 @@
 #include "common/wire/codec.h"
 
 #define JOB_BUDGET  (16u << 20)
-#define COLUMNS_MAX 1024 /* for estimates: samples that a pass runs at once */
+#define COLUMNS_MAX 1024 /* the most samples that a pass runs at once, in estimates of memory */
 
 /* ---- building ---- */
 
-/* Errors from common/nn and common/data begin with the wrong field ("model[3] linear: ...").
- * Prefixes them with the file and line of that field. */
+/* Prefixes an error with the file and line of the wrong field, if the text of the error begins with
+ * such a field. Errors of common/nn and common/data do ("model[3] linear: ..."). Returns `e`. */
 static cop_err locate(const Coppice__Job *m, cop_err e, cop_error *error) {
     char field[64], where[400];
     if (!e || !error) return e;
     size_t length = strspn(error->text, "abcdefghijklmnopqrstuvwxyz_.[]0123456789");
     snprintf(field, sizeof field, "%.*s", (int)length, error->text);
-    if (error->text[length] != ' ') return e; /* a file name, for example */
+    if (error->text[length] != ' ') return e; /* no field, but for example a file name */
     if (strncmp(field, "model", 5) != 0 && strncmp(field, "data.", 5) != 0) return e;
     cop_document_where(m, field, where, sizeof where);
     return where[0] ? cop_error_prefix(error, "%s", where) : e;
@@ -55,7 +55,7 @@ static void copy_fields(const Coppice__Job *m, cop_job *job) {
     COP_ASSERT((int)job->features == cop_model_features(job->model));
 }
 
-/* Builds the job around the message, which the job owns on success only. */
+/* Builds the job around the message. The job owns the message on success only. */
 static cop_err build(Coppice__Job *m, cop_job **out, cop_error *error) {
     COP_ASSERT(m->pinned);
     cop_job *job = cop_alloc(sizeof *job);
@@ -188,7 +188,7 @@ void cop_job_plan(const cop_job *job, int workers, cop_plan_figures *out) {
     out->wire_bytes_per_step =
         2 * flat * (uint64_t)workers + (uint64_t)job->batch * (job->sample_stride + 4);
     out->worker_bytes = cop_pass_bytes(job->model, columns, COP_PASS_TRAIN) + 3 * flat;
-    /* Two versions of the weights and states, and one gradient per worker. */
+    /* The coordinator holds two versions of the weights and states, and one gradient per worker. */
     out->coordinator_bytes =
         flat * (2 * (1 + (uint64_t)cop_optimizer_states(&job->optimizer)) + (uint64_t)workers);
 }

@@ -1,6 +1,6 @@
-/* Model files. See job.h. Parameters are named and shaped as in PyTorch's nn.Sequential. The
- * metadata contain the job as YAML and a checksum, so opening a file gives exactly the weights and
- * the job that were saved, or an error. */
+/* Model files. Parameters have the names and shapes of PyTorch's nn.Sequential. The metadata
+ * contain the job as YAML and a checksum. So opening a file gives exactly the weights and the job
+ * that were saved, or an error. See job.h. */
 #include <stdio.h>
 #include <string.h>
 
@@ -27,7 +27,8 @@ void job_fill_entries(const cop_job *job, const float *flat, const char *prefix,
     }
 }
 
-/* XXH3 of job, step and digest, each with its NUL, so that any changed byte is noticed. */
+/* Computes coppice.check in hexadecimal: the XXH3 of job, step and digest, each with its final NUL.
+ * It reveals any changed byte. */
 static void metadata_check(const char *yaml, const char *step, const char *digest, char out[17]) {
     cop_xxh3 h;
     cop_xxh3_init(&h);
@@ -44,8 +45,8 @@ typedef struct model_content {
     cop_str yaml;
     char step[24], digest[65], check[17];
     cop_metadata metadata[METADATA];
-    cop_tensor_entry *entries; /* of `flat`, which must outlive them */
-    size_t count;
+    cop_tensor_entry *entries; /* one per parameter; they borrow the weights */
+    size_t count;              /* entries */
 } model_content;
 
 static void content_fini(model_content *content) {
@@ -132,7 +133,8 @@ cop_err job_read_tensors(const cop_job *job, const job_tensor_file *file, const 
     return COP_OK;
 }
 
-/* Verifies the checksum of the metadata. Files from other programs have none of these keys. */
+/* Verifies the checksum of the metadata. Accepts files that have none of the four keys, as those of
+ * other programs. */
 static cop_err check_metadata(const job_tensor_file *file, cop_error *error) {
     const char *yaml = cop_safetensors_metadata(file->tensors, "coppice.job");
     const char *step = cop_safetensors_metadata(file->tensors, "coppice.step");
@@ -213,8 +215,9 @@ static cop_err join(const char *folder, const char *name, char **out, cop_error 
     return *out ? COP_OK : cop_no_memory(error);
 }
 
-/* Finds the model file of the checkpoint that a file `latest` or `best` names. False: it names
- * none. */
+/* Finds the model file of the checkpoint that the file `latest` or `best` at `path` names. The
+ * caller frees *out. Returns false if the file is missing or names no checkpoint, or without
+ * memory. */
 static bool named_model(const char *path, char **out) {
     char *name = NULL, *joined;
     size_t size;
@@ -235,8 +238,9 @@ static bool named_model(const char *path, char **out) {
     return true;
 }
 
-/* Finds the model file for a path: a model file, `latest` or `best`, a checkpoint folder, or a run
- * folder (that of its newest checkpoint, unless the run has ended). */
+/* Finds the model file that a path stands for, as cop_job_open_model says. In a folder it is
+ * model.safetensors (in a run folder, the run has then ended), or else that of the checkpoint that
+ * checkpoints/latest names. The caller frees *out. */
 static cop_err model_path(const char *path, char **out, cop_error *error) {
     if (!cop_folder_exists(path)) {
         if (named_model(path, out)) return COP_OK;
@@ -256,7 +260,7 @@ static cop_err model_path(const char *path, char **out, cop_error *error) {
                             "%s contains neither model.safetensors nor checkpoints", path);
 }
 
-/* Closes the file. */
+/* Reads the job and the weights from an open file, and closes the file. */
 static cop_err read_file(const job_tensor_file *file, cop_saved_model *out, cop_error *error) {
     cop_err e = job_of_file(file, &out->job, error);
     if (!e) {

@@ -12,11 +12,12 @@
 #include "common/wire/codec.h"
 
 #define ARITHMETIC "portable-1"
-#define STEPS_MAX  UINT32_MAX /* a step is one word of D3's counter */
+#define STEPS_MAX  UINT32_MAX /* D3's counter holds the step in one 32-bit word */
 
 /* ---- pinning ---- */
 
-/* If the job is pinned already (the job.yaml of a run folder), everything must still match. */
+/* A job that is pinned already (by the job.yaml of a run folder) must be pinned to these data and
+ * to the arithmetic of this program. */
 static cop_err check_earlier_pin(const Coppice__Job *m, const char *digest, const cop_data *data,
                                  cop_error *error) {
     const Coppice__Pinned *p = m->pinned;
@@ -34,11 +35,12 @@ static cop_err check_earlier_pin(const Coppice__Job *m, const char *digest, cons
 cop_data_selection job_selection(const Coppice__Job *m) {
     return (cop_data_selection){.validation = m->data->validation,
                                 .samples = m->data->samples,
-                                .split = (cop_data_split)m->data->split, /* the numbers agree */
+                                .split = (cop_data_split)m->data->split, /* equal numbers */
                                 .by_class = m->data->target == COPPICE__DATA__TARGET__LABEL};
 }
 
-/* A new job must train on every class of its data. A job that is pinned already is accepted. */
+/* Checks that a new job trains on every class of its data. A job that is pinned already passes
+ * without this check. */
 static cop_err check_classes(const Coppice__Job *m, const cop_data_view *view, cop_error *error) {
     if (m->pinned || m->data->target != COPPICE__DATA__TARGET__LABEL) return COP_OK;
     uint32_t *counts = cop_alloc_array((size_t)view->data->classes, sizeof *counts);
@@ -55,7 +57,7 @@ static bool has_samples_for_evaluation(const Coppice__Job *m, const cop_data_vie
     return !m->evaluate->has_on || m->evaluate->on != COPPICE__EVALUATE__ON__TEST || view->test;
 }
 
-/* The total number of steps; 0: it is out of range. */
+/* Returns the total number of steps, or 0 if it is not in the range 1 to STEPS_MAX. */
 static uint64_t count_steps(const Coppice__Train *t, uint64_t steps_per_epoch) {
     double steps =
         t->has_steps ? (double)t->steps : ceil(t->epochs * (double)steps_per_epoch - 1e-9);
@@ -97,7 +99,7 @@ static void pin_samples(const cop_data_view *view, Coppice__Pinned *p) {
     for (int d = 0; d < data->train.rank; d++) p->input[d] = (uint32_t)data->train.dims[d];
 }
 
-/* The names of the classes stay with the model, for people. */
+/* Copies the names of the classes into `p`, so that they stay with the model, for people. */
 static cop_err pin_class_names(Coppice__Job *m, const cop_data *data, Coppice__Pinned *p,
                                cop_error *error) {
     const size_t count = data->class_names ? (size_t)data->classes : 0;
@@ -110,8 +112,8 @@ static cop_err pin_class_names(Coppice__Job *m, const cop_data *data, Coppice__P
     return COP_OK;
 }
 
-/* normalize: standard computes its mean and deviation once, from the training samples only (D11).
- */
+/* For `normalize: standard`, computes mean and deviation of each channel from the training samples
+ * only (D11). They are computed once and then stay pinned. */
 static cop_err pin_statistics(Coppice__Job *m, const cop_data_view *view, Coppice__Pinned *p,
                               cop_error *error) {
     if (m->data->normalize != COPPICE__DATA__NORMALIZE__STANDARD) return COP_OK;
@@ -148,7 +150,7 @@ static cop_err make_pinned(Coppice__Job *m, const cop_data_view *view, const cha
 cop_err job_pin(Coppice__Job *m, const cop_data *data, cop_error *error) {
     cop_data_view view;
     char digest[65];
-    COP_ASSERT(m->data->normalize != COPPICE__DATA__NORMALIZE__AUTO); /* job_settle_normalize */
+    COP_ASSERT(m->data->normalize != COPPICE__DATA__NORMALIZE__AUTO); /* see job_settle_normalize */
     const cop_data_selection selection = job_selection(m);
     cop_hex32(data->digest, digest);
     COP_TRY(check_earlier_pin(m, digest, data, error));
@@ -202,7 +204,7 @@ static bool statistics_are_good(const Coppice__Job *m, const Coppice__Pinned *p)
     const bool standard = m->data->normalize == COPPICE__DATA__NORMALIZE__STANDARD;
     const size_t channels =
         standard ? (size_t)cop_data_channels((int32_t)p->n_input, (int32_t)p->input[0]) : 0;
-    if (m->data->normalize == COPPICE__DATA__NORMALIZE__AUTO) return false; /* never settled */
+    if (m->data->normalize == COPPICE__DATA__NORMALIZE__AUTO) return false; /* not settled */
     if (p->n_mean != channels || p->n_std != channels) return false;
     for (size_t c = 0; c < channels; c++)
         if (!isfinite((float)p->mean[c]) || !isfinite((float)p->std[c]) || !((float)p->std[c] > 0))

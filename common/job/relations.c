@@ -1,5 +1,5 @@
-/* Rules that no single field of a job file can break: relations between its fields, and fields that
- * only some formats of the data have. See internal.h. */
+/* Checks rules that concern more than one field of a job file: relations between fields, and fields
+ * that only some formats of the data have. See internal.h. */
 #include <string.h>
 
 #include "common/base/limits.h"

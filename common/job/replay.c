@@ -1,5 +1,6 @@
 /* Training in one thread, and the record of one shard. See replay.h. One pass runs the whole batch.
- * Its gradient sum is the root of D5's tree, which no division into blocks changes. */
+ * Its gradient sum is the root of D5's tree, whose bits do not depend on how a pool divides the
+ * batch into blocks. */
 #include "common/job/replay.h"
 
 #include <stdio.h>
@@ -20,9 +21,11 @@ struct cop_replay {
     cop_pass *pass;
     uint64_t step;
     float *weights, *before, *gradients, *states[COP_OPTIMIZER_STATES_MAX];
-    /* of the current step */
-    uint32_t *rows, count;   /* the batch */
-    int32_t *labels, *sizes; /* sizes: samples of each shard */
+    /* The batch of the step after `step`: */
+    uint32_t *rows; /* the rows of its samples in the training part */
+    uint32_t count; /* samples */
+    int32_t *labels;
+    int32_t *sizes; /* samples of each shard */
     char *samples;
 };
 
@@ -94,7 +97,7 @@ cop_err cop_replay_load(cop_replay *r, const char *folder, uint64_t step, cop_st
         return COP_OK;
     }
     if (e != COP_ERR_NOT_FOUND) return e;
-    /* An attempt may have filled the buffers partly. */
+    /* The attempt may have filled a part of the buffers, so set all of them again. */
     cop_model_init(r->job->model, r->job->seed, r->weights);
     for (int i = 0; i < cop_optimizer_states(&r->job->optimizer); i++)
         memset(r->states[i], 0, (size_t)cop_model_floats(r->job->model) * sizeof(float));
@@ -110,7 +113,7 @@ const float *cop_replay_weights(const cop_replay *r) {
     return r->weights;
 }
 
-/* Fetches the samples of the step after r->step (D1, D2). */
+/* Fetches the batch of the step after r->step (D1, D2). */
 static void gather(cop_replay *r) {
     const cop_job *job = r->job;
     uint32_t epoch;
@@ -125,7 +128,8 @@ static void gather(cop_replay *r) {
     cop_shard_sizes(r->count, job->shards, r->sizes);
 }
 
-/* Computes the gradient sum of the shards [first, first + count), whose samples begin at `row`. */
+/* Computes r->gradients: the gradient sum of the shards [first, first + count). Their samples are
+ * `samples` rows of the batch from `row` on. */
 static cop_pass_result run_shards(cop_replay *r, int first, int count, int row, int samples) {
     COP_ASSERT(first >= 0 && count >= 1 && (uint32_t)(first + count) <= r->job->shards);
     COP_ASSERT(row >= 0 && samples >= 1 && (uint32_t)(row + samples) <= r->count);
@@ -149,7 +153,7 @@ static cop_err check_finite(const cop_replay *r, cop_error *error) {
                     (unsigned long long)r->step, where);
 }
 
-/* Updates the weights from the batch's gradient sum. */
+/* Updates weights and states by r->gradients, the gradient sum of the batch. */
 static cop_err update(cop_replay *r, cop_error *error) {
     const int16_t only = 0;
     const cop_tree tree = {.count = 1, .op_count = 1, .ops = &only};
@@ -188,10 +192,11 @@ typedef struct record {
     size_t count;
     int samples; /* of the shard */
     cop_shape input;
-    bool failed; /* out of memory or out of entries */
+    bool failed; /* there was no memory or no free entry for a tensor */
 } record;
 
-/* Adds a tensor [n, dims...] or, with n = 0, [dims...], and returns its values. NULL: failed. */
+/* Adds a tensor of the shape [n, dims...] or, if n is 0, [dims...]. Returns its values, which the
+ * caller fills, or NULL if that failed. */
 static float *add_tensor(record *d, const char *name, int n, const int32_t *dims, int rank) {
     if (d->count == ENTRIES_MAX) d->failed = true;
     if (d->failed) return NULL;
@@ -212,7 +217,7 @@ static float *add_tensor(record *d, const char *name, int n, const int32_t *dims
     return values;
 }
 
-/* From [values][ld] feature-major to [columns, values]. */
+/* Copies a feature-major tensor [values][ld] into one of the shape [columns, values]. */
 static void transpose(const float *from, int64_t values, int columns, int ld, float *to) {
     for (int64_t v = 0; v < values; v++)
         for (int c = 0; c < columns; c++) to[(int64_t)c * values + v] = from[v * ld + c];
@@ -225,7 +230,8 @@ static void add_activations(record *d, const char *name, const cop_shape *shape,
     if (to) transpose(values, cop_shape_size(shape), c->columns, c->ld, to);
 }
 
-/* Adds the factors of a layer's parameters: "mask.2" for 2.weight, "mask.2.bias" for 2.bias. */
+/* Adds the factors by which a layer multiplied its parameters, one tensor per parameter. That of
+ * 2.weight is called "mask.2", that of 2.bias "mask.2.bias". */
 static void add_parameter_masks(record *d, const cop_layer *layer, const cop_layer_context *c,
                                 const float *factors, int64_t values) {
     const cop_parameter *own = c->parameters + layer->parameter_first;
@@ -239,7 +245,8 @@ static void add_parameter_masks(record *d, const cop_layer *layer, const cop_lay
     }
 }
 
-/* Adds the factors that the layer multiplied by. dropconnect has a matrix of them per sample. */
+/* Adds the factors by which the layer multiplied its input or, for dropconnect, its parameters.
+ * dropconnect has a factor for each parameter and sample. */
 static void add_mask(record *d, const cop_layer *layer, const cop_layer_context *c) {
     char name[32];
     const bool of_parameters = layer->ops->factor_count != NULL;
@@ -256,7 +263,7 @@ static void add_mask(record *d, const cop_layer *layer, const cop_layer_context 
     cop_free(factors);
 }
 
-/* The observer of the pass. */
+/* The pass calls it with the input (layer NULL) and with the output of each layer. */
 static void record_output(void *context, const cop_layer *layer, const cop_layer_context *c,
                           const float *output) {
     record *d = context;
@@ -270,7 +277,8 @@ static void record_output(void *context, const cop_layer *layer, const cop_layer
     add_activations(d, name, &layer->out, c, output);
 }
 
-/* Adds a tensor for each parameter: (values - minus) / divisor; minus NULL: 0. */
+/* Adds a tensor for each parameter: (values - minus) / divisor, or values / divisor if `minus` is
+ * NULL. */
 static void add_parameters(record *d, const char *prefix, const float *values, const float *minus,
                            float divisor) {
     COP_ASSERT(divisor > 0);
@@ -301,7 +309,7 @@ static void add_target(record *d, const cop_replay *r, int row) {
     for (int i = 0; to && i < d->samples; i++) to[i] = (float)r->labels[row + i];
 }
 
-/* Runs the shard alone and records it. */
+/* Computes the shard alone and records it. */
 static void record_shard(cop_replay *r, record *d, int row) {
     const int32_t one = 1;
     cop_pass_set_tap(r->pass, (cop_pass_tap){.after = record_output, .context = d});

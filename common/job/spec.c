@@ -1,5 +1,5 @@
-/* Converts a job's message to the specs of common/nn. Fields of layers and optimizers are matched
- * by name. See internal.h. */
+/* Converts a job's message to the specs of common/nn. A field of a layer or an optimizer goes to
+ * the field of the spec that has the same name. See internal.h. */
 #include <stddef.h>
 #include <stdio.h>
 #include <string.h>
@@ -51,7 +51,7 @@ static void copy_field(const spec_field *s, const void *from, void *spec) {
         break;
     case SPEC_ENUM:
         memcpy(to, from, sizeof(int));
-        break; /* the numbers of job.proto are those of nn's enums */
+        break; /* the enums of job.proto and of common/nn have the same numbers */
     }
 }
 
@@ -73,7 +73,8 @@ static void fill_spec(const cop_proto *m, const char *kind, cop_layer_spec *spec
     }
 }
 
-/* The field of a one-of message that is set, and its name; NULL: none is. */
+/* Returns the field that is set in a message of which only one field can be set, and its name in
+ * *name. NULL: no field is set. */
 static const cop_proto *chosen(const cop_proto *one_of, const char **name) {
     for (unsigned i = 0; i < one_of->descriptor->n_fields; i++) {
         const cop_proto_field *field = &one_of->descriptor->fields[i];
@@ -86,7 +87,7 @@ static const cop_proto *chosen(const cop_proto *one_of, const char **name) {
 
 static cop_input_spec input_spec(const Coppice__Job *m) {
     const Coppice__Augment *a = m->data->augment;
-    cop_input_spec spec = {.normalize = (cop_normalize)m->data->normalize, /* the numbers agree */
+    cop_input_spec spec = {.normalize = (cop_normalize)m->data->normalize, /* equal numbers */
                            .mean = m->pinned->mean,
                            .std = m->pinned->std,
                            .channels = (int32_t)m->pinned->n_mean};
@@ -125,7 +126,7 @@ cop_err job_build_model(const Coppice__Job *m, cop_model **out, cop_error *error
     return e;
 }
 
-/* ---- optimizer; all kinds share the message of schedules ---- */
+/* ---- the optimizer ---- */
 
 static const spec_field optimizer_fields[] = {
     {"rate", offsetof(cop_optimizer_spec, rate), SPEC_F64},
@@ -147,7 +148,7 @@ const Coppice__Schedule *job_schedule(const Coppice__Job *m) {
     const cop_proto *optimizer = chosen(&m->optimizer->base, &kind);
     COP_ASSERT(optimizer != NULL); /* cop_document_check requires it */
     const cop_proto_field *field = cop_reflect_find(optimizer->descriptor, "schedule");
-    COP_ASSERT(field != NULL); /* every optimizer has one */
+    COP_ASSERT(field != NULL); /* every kind of optimizer has this field */
     return (const Coppice__Schedule *)cop_reflect_message(optimizer, field, 0);
 }
 

@@ -4,9 +4,9 @@
 #include "common/base/alloc.h"
 #include "common/job/internal.h"
 
-#define FAR 20 /* networks learn well from inputs of about 1; beyond this, steps overshoot */
+#define FAR 20 /* networks learn well from inputs of about 1; steps overshoot beyond FAR */
 
-/* Normalizes a stored value of channel c. */
+/* Returns what the network sees for a stored value of channel c. */
 static double seen(const cop_input *input, bool bytes, int c, double value) {
     if (bytes && input->normalize != COP_NORMALIZE_NONE) value /= 255;
     if (input->normalize != COP_NORMALIZE_STANDARD) return value;
@@ -42,7 +42,8 @@ cop_err cop_job_values(const cop_job *job, const cop_data *data, cop_job_value_r
     return failed ? cop_no_memory(error) : COP_OK;
 }
 
-/* bce needs targets from 0 to 1; for others its loss has no minimum. */
+/* Appends a warning and returns true if the loss is bce and its targets are not all in 0 to 1. For
+ * such targets the loss has no minimum. */
 static bool warn_of_targets(const Coppice__Job *m, const double seen_values[2], cop_str *out) {
     if (!m->loss->bce || m->data->target != COPPICE__DATA__TARGET__INPUT) return false;
     if (seen_values[0] >= 0 && seen_values[1] <= 1) return false;

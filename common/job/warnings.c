@@ -1,8 +1,9 @@
-/* Warnings about layers that are valid but known to be of little use. Each is one line that says
- * what to write instead. Called by cop_job_warnings. */
+/* Warnings about layers that are valid but known to be of little use. Each warning is one line that
+ * says what to do instead. cop_job_warnings calls this file. */
 #include "common/job/internal.h"
 
-/* Losses that take logits apply the sigmoid or softmax themselves. */
+/* Warns if the last layer squashes the outputs although the loss takes logits, and so applies the
+ * sigmoid or softmax itself. */
 static void warn_of_last_layer(const cop_model *model, cop_str *out) {
     const int last = cop_model_layer_count(model) - 1;
     const cop_layer *layer = cop_model_layer(model, last);
@@ -15,9 +16,10 @@ static void warn_of_last_layer(const cop_model *model, cop_str *out) {
                    bce ? "sigmoid" : "softmax");
 }
 
-/* Dropping single pixels after a convolution: neighbouring pixels carry the same information. */
+/* Warns of layers that drop single pixels after a layer with weights: neighbouring pixels carry the
+ * same information. */
 static void warn_of_maps(const cop_model *model, cop_str *out) {
-    bool maps = false; /* is the input the output of a layer with weights? */
+    bool maps = false; /* an earlier layer has weights */
     for (int i = 0; i < cop_model_layer_count(model); i++) {
         const cop_layer *layer = cop_model_layer(model, i);
         const bool by_unit = layer->ops->drops && !layer->ops->drops_maps;
