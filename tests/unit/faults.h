@@ -1,5 +1,5 @@
-/* Repeats an operation with each of its allocations failing: first alone, then with all later ones.
- */
+/* Repeats an operation and makes its allocations fail, another one in each run. In a first series
+ * of runs only this allocation fails, in a second series all later ones fail, too. */
 #ifndef COP_TESTS_UNIT_FAULTS_H
 #define COP_TESTS_UNIT_FAULTS_H
 
@@ -18,13 +18,14 @@ typedef struct fault_subject {
     const char *name;
     /* Does the operation once, and frees everything it made. On failure it must fill `error`. */
     cop_err (*run)(void *context, cop_error *error);
-    void (*check)(void *context,
-                  cop_err result); /* called after each run, without faults; or NULL */
+    /* Called after each run with its result, when no allocation fails any more; or NULL. */
+    void (*check)(void *context, cop_err result);
     void *context;
-    uint64_t stride; /* 1: every allocation */
+    uint64_t stride; /* 1: each allocation fails once; n: only allocations 1, 1 + n, 1 + 2n, ... */
 } fault_subject;
 
-/* One run in which allocation k fails (or all from k on); false: there are fewer than k. */
+/* Runs the operation once. Its allocation number k fails (from 1) and, if `onwards`, all later
+ * ones. Returns false if the operation made fewer than k allocations, so that none failed. */
 static inline bool fault_try(const fault_subject *s, uint64_t k, bool onwards) {
     cop_error error = {0};
     const uint64_t before = cop_alloc_count();
@@ -43,7 +44,7 @@ static inline bool fault_try(const fault_subject *s, uint64_t k, bool onwards) {
     return failed;
 }
 
-/* Returns the number of allocations. */
+/* Makes each allocation fail in turn, and returns their number. */
 static inline uint64_t fault_each_allocation(const fault_subject *s) {
     uint64_t most = 0;
     for (int onwards = 0; onwards < 2; onwards++) {

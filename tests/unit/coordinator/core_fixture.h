@@ -1,7 +1,9 @@
-/* Drives the decision core manually in virtual time: a host that answers LOAD, UPDATE and
- * CHECKPOINT automatically (unless held), workers by number, and a history of all actions. It
- * checks what every host relies on: each result's slot is answered exactly once, and kept ones end
- * in an update or a DROP. */
+/* Lets a test drive the decision core step by step in virtual time. It contains
+ * - a host, which answers LOAD, UPDATE, CHECKPOINT and ABSORB at once (unless the test holds them),
+ * - workers, which have numbers,
+ * - a history of all actions.
+ * It checks what every host relies on: the core keeps or drops each offered slot exactly once, and
+ * releases each kept slot exactly once, by an UPDATE, ABSORB, DROP or DIVERGED. */
 #ifndef TESTS_CORE_FIXTURE_H
 #define TESTS_CORE_FIXTURE_H
 
@@ -28,21 +30,25 @@ typedef enum fx_slot { FX_FREE, FX_OFFERED, FX_KEPT, FX_RELEASED } fx_slot;
 typedef struct fixture {
     coord_core *core;
     coord_actions actions;
-    uint64_t now, next_slot, next_request;
-    bool hold_load, hold_update, hold_save, fail_save, hold_absorb;
-    bool timed;            /* events are timed, so invariants are not checked */
-    coord_action *history; /* since fx_forget */
+    uint64_t now;          /* virtual time, ns */
+    uint64_t next_slot;    /* the last slot number given */
+    uint64_t next_request; /* the last request number given */
+    /* If set, the host does not answer LOAD, UPDATE, CHECKPOINT or ABSORB. */
+    bool hold_load, hold_update, hold_save, hold_absorb;
+    bool fail_save;        /* the host answers that a checkpoint could not be written */
+    bool timed;            /* the test measures time, so the core's invariants are not checked */
+    coord_action *history; /* the actions since fx_forget */
     uint32_t count, capacity;
-    char **texts; /* of all actions */
+    char **texts; /* copies of the texts of all actions */
     uint32_t text_count;
-    coord_action lease[FX_WORKERS]; /* what each worker computes; type 0: nothing */
-    uint64_t request[FX_WORKERS];   /* its held PULL; 0: none */
+    coord_action lease[FX_WORKERS]; /* by worker: the lease that it computes; type 0: none */
+    uint64_t request[FX_WORKERS];   /* by worker: number of its held PULL; 0: none */
     coord_job_info info[FX_JOBS];
     coord_job_state state[FX_JOBS];
-    uint64_t version[FX_JOBS];        /* completed steps, as the host knows them */
-    uint64_t loaded_step;             /* answers to LOAD */
-    double loaded_best;               /* NaN: none */
-    coord_action checkpoint[FX_JOBS]; /* the newest one asked for */
+    uint64_t version[FX_JOBS];        /* unused */
+    uint64_t loaded_step;             /* the host answers to LOAD: the step of the checkpoint, */
+    double loaded_best;               /* and the best error so far; NaN: there is none */
+    coord_action checkpoint[FX_JOBS]; /* by job: the newest CHECKPOINT action */
     uint8_t slots[FX_SLOTS];
     coord_event queue[256];
     uint32_t queued;
@@ -97,13 +103,14 @@ static inline bool fx_reported(const fixture *f, const char *part) {
     return false;
 }
 
-/* ---- losses: fixed for a leaf, the tree sum for a block ---- */
+/* ---- losses: those of single shards are given, those of blocks are their sums in tree order ----
+ */
 
 static inline double fx_leaf_loss(uint64_t step, uint32_t shard) {
     return 0.1 * (double)(shard + 1) + 0.37 * (double)step;
 }
 
-/* Shards with numbers of `present` and above are absent. */
+/* The loss of shards a to b - 1. Shards from `present` on have no samples. */
 static inline double fx_tree_loss(uint64_t step, uint32_t a, uint32_t b, uint32_t present) {
     if (b - a == 1) return fx_leaf_loss(step, a);
     uint32_t left = 1;
@@ -147,7 +154,7 @@ static inline void fx_slot_move(fixture *f, uint64_t slot, fx_slot from, fx_slot
     f->slots[slot] = (uint8_t)to;
 }
 
-/* The core reuses the memory of its texts. */
+/* Copies a text, because the core reuses the memory of its texts. */
 static inline const char *fx_copy_text(fixture *f, const char *text) {
     f->texts = realloc(f->texts, (f->text_count + 1) * sizeof *f->texts);
     assert_non_null(f->texts);
@@ -193,7 +200,7 @@ static inline void fx_send_one(fixture *f, const coord_event *event) {
     }
 }
 
-/* Feeds an event, and all answers of the host that follow from it. */
+/* Gives the core an event, and then all answers of the host that follow from it. */
 static inline void fx_send(fixture *f, coord_event event) {
     fx_send_one(f, &event);
     while (f->queued) {
@@ -210,8 +217,8 @@ static inline void fx_tick(fixture *f, uint64_t ms) {
 
 /* ---- jobs ---- */
 
-/* 1000 samples, batch 100, 8 shards, 30 steps, 10 per epoch; no evaluation, only the last
- * checkpoint. */
+/* A job of 1000 samples, in batches of 100 and 8 shards, with 30 steps, 10 per epoch. It is not
+ * evaluated, and only its last step is saved. */
 static inline coord_job_info fx_info(uint64_t job) {
     return (coord_job_info){.job = job,
                             .batch = 100,
@@ -267,7 +274,8 @@ static inline void fx_gone(fixture *f, uint64_t worker) {
     fx_send(f, (coord_event){.type = COORD_EVENT_WORKER_GONE, .worker = worker});
 }
 
-/* Returns the lease that it gets at once, or NULL if it waits. */
+/* The worker sends a PULL. Returns the lease that it gets at once, or NULL if the PULL is held or
+ * is answered without a lease. */
 static inline const coord_action *fx_pull_with(fixture *f, uint64_t worker, uint64_t have_job) {
     coord_event e = {.type = COORD_EVENT_PULL, .worker = worker};
     e.pull.request = f->request[worker] = ++f->next_request;
@@ -319,20 +327,23 @@ static inline void fx_send_result(fixture *f, coord_event e) {
     fx_send(f, e);
 }
 
-/* The worker finishes its lease. */
+/* The worker finishes its lease, and sends the correct result. */
 static inline void fx_finish(fixture *f, uint64_t worker) {
     assert_int_equal(f->lease[worker].type, COORD_ACTION_LEASE);
     f->now += FX_MS / 10;
     fx_send_result(f, fx_result_of(f, &f->lease[worker]));
 }
 
+/* The worker finishes its lease, and its result is not finite. */
 static inline void fx_spoil(fixture *f, uint64_t worker) {
     coord_event e = fx_result_of(f, &f->lease[worker]);
     e.result.finite = false;
     fx_send_result(f, e);
 }
 
-/* All `workers` pull and compute until none gets work (jobs have ended, are paused or held). */
+/* Workers 1 to `workers` pull and compute until none gets work, or until they have finished
+ * `leases_max` leases. None gets work if all jobs have ended, are paused, or wait for an answer of
+ * the host that the test holds. */
 static inline void fx_work(fixture *f, uint32_t workers, uint32_t leases_max) {
     for (bool moved = true; moved && leases_max;) {
         moved = false;
@@ -350,7 +361,7 @@ static inline void fx_work_all(fixture *f, uint32_t workers) {
     fx_work(f, workers, UINT32_MAX);
 }
 
-/* ... until the host's version of the job is `step`. */
+/* Workers 1 to `workers` pull and compute until the job has reached `step` or is gone. */
 static inline void fx_work_to(fixture *f, uint32_t workers, uint64_t job, uint64_t step) {
     for (int guard = 0; guard < 100000; guard++) {
         coord_job_view view;

@@ -81,7 +81,8 @@ static inline void execute(const place *p, const char *sql) {
 
 enum { PACK = 384 };
 
-/* Four samples of two features, in two classes; the same for training and test. */
+/* Makes a pack of four samples of two features, in two classes. Its test samples equal its training
+ * samples, which follow from `seed`. */
 static inline void make_pack(unsigned char seed, char bytes[PACK], char digest[65]) {
     unsigned char hash[32];
     memset(bytes, 0, PACK);
@@ -125,7 +126,7 @@ static inline cop_err make_offer_of(place *p, const coord_offerer *offerer, offe
     return e;
 }
 
-/* The identity without certificates. */
+/* Makes an offer as a client without a certificate. */
 static inline cop_err make_offer(place *p, offer *o, const char *name, const char *digest,
                                  uint64_t size, uint32_t chunks, bool *complete, size_t *missing,
                                  cop_error *error) {
@@ -150,7 +151,7 @@ static inline cop_err put(place *p, const char *digest, uint32_t index, const vo
     return e;
 }
 
-/* A complete upload, as `submit --data` does it. */
+/* Offers, puts and commits a pack, as `coppice submit --data` does. */
 static inline cop_err upload(place *p, unsigned char seed, const char *name, char digest[65],
                              cop_error *error) {
     char bytes[PACK];
@@ -172,7 +173,8 @@ static inline bool has_pack(const place *p, const char *digest) {
     return cop_file_exists(path);
 }
 
-/* "name name ..." in the order of the list, without the built-in set. */
+/* The names of the data sets in the order of the list, separated by spaces, without the built-in
+ * set. */
 static inline const char *names_of(place *p) {
     static char text[1000];
     coord_dataset *sets = NULL;

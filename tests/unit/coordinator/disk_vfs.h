@@ -1,36 +1,38 @@
 /* SQLite on a disk that fails or loses its power, for tests of the store: a VFS in front of the
  * system's, which records all changes of files. vfs_fail makes one of its calls fail; vfs_crash
- * makes a folder look as after a crash after a given number of changes.
+ * writes the files as a crash after a given number of changes leaves them.
  *
  * The rules are a strict reading of POSIX: the content of a file is safe after its sync, and a name
- * in a folder after a sync of the folder, which SQLite does with the first sync of a new journal or
- * log. Everything else may be there, complete or torn. */
+ * in a folder is safe after a sync of the folder, which SQLite does with the first sync of a new
+ * journal or log. Everything else may be lost, torn or complete after a loss of power. */
 #ifndef COP_TESTS_COORDINATOR_DISK_VFS_H
 #define COP_TESTS_COORDINATOR_DISK_VFS_H
 
 #include <stdbool.h>
 #include <stdint.h>
 
-/* Makes it the default VFS of all databases. Records nothing and injects no faults yet. */
+/* Makes this VFS the default of all databases. It records nothing and makes nothing fail yet. */
 void vfs_install(void);
-/* Forgets recorded changes, and starts recording. */
+/* Forgets the recorded changes, and begins to record. */
 void vfs_record(void);
 void vfs_stop(void);
 /* Number of changes recorded so far. Any thread may call it. */
 uint32_t vfs_changes(void);
 
-/* Makes the n-th call from now on fail (from 1, including reads and opens) with this SQLite code; a
- * write that fails with SQLITE_FULL writes half. 0: no call fails. */
+/* Makes one call of the VFS fail with this SQLite code: the n-th from now on. The first is number
+ * 1, and reads and opens count, too. A write that fails with SQLITE_FULL writes half of its bytes.
+ * If n is 0, no call fails. */
 void vfs_fail(uint32_t n, int code);
-/* The name of the failed call, or NULL. */
+/* The name of the call that vfs_fail made fail; NULL: none has failed since. */
 const char *vfs_failed(void);
 
 typedef enum vfs_loss {
-    VFS_KILLED,  /* all changes are there */
-    VFS_DROPPED, /* unsynced changes are lost */
-    VFS_TORN     /* unsynced changes are partly lost, at random */
+    VFS_KILLED,  /* kill -9: all changes are there */
+    VFS_DROPPED, /* a loss of power: all unsynced changes are lost */
+    VFS_TORN     /* a loss of power: a random part of the unsynced changes is lost */
 } vfs_loss;
-/* Writes the files of the new database `path` as they are after the first `changes`. */
+/* Writes the files of a new database at `path` as a crash after the first `changes` changes leaves
+ * them. `dice` is the seed of what VFS_TORN loses. */
 void vfs_crash(const char *path, uint32_t changes, vfs_loss loss, uint64_t dice);
 
 #endif

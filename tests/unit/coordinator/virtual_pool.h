@@ -1,8 +1,8 @@
-/* A pool in virtual time around the decision core, without network faults: workers of any speed,
- * steady or not, honest or not, and a host that answers at once. It measures the steps done, the
- * shards computed by each worker, and the wrong results averaged. A gradient is a hash of (weights,
- * step, shard); sums are a hash that neither commutes nor associates. tests/sim has all other
- * faults. */
+/* A pool in virtual time around the decision core. Its workers have any speed, steady or not, and
+ * are honest or not. Its host answers at once. It counts the steps done, the shards computed by
+ * each worker, and the wrong results averaged. A gradient is a hash of weights, step and shard. The
+ * sum of two gradients is a hash that neither commutes nor associates. The network never fails
+ * here; the simulator in tests/sim has such faults. */
 #ifndef TESTS_VIRTUAL_POOL_H
 #define TESTS_VIRTUAL_POOL_H
 
@@ -23,37 +23,44 @@
 #define VP_JOBS   4
 
 typedef struct vp_event {
-    uint64_t time, order;
-    uint32_t worker; /* 0: the tick */
-    uint64_t lease;  /* finished lease; 0: the worker pulls */
+    uint64_t time;   /* ns */
+    uint64_t order;  /* at the same time, the event with the smaller number comes first */
+    uint32_t worker; /* 0: the event is a tick */
+    uint64_t lease;  /* number of the lease that the worker finishes; 0: the worker pulls */
 } vp_event;
 
 typedef struct vp_worker {
-    uint64_t id, shard_ns; /* time of one shard on one thread */
-    double jitter;         /* relative, uniform */
-    uint64_t stall_ns;     /* added to one in a hundred leases */
-    uint64_t late_ns;      /* added to each lease */
-    double of_deadline;    /* > 0: each lease takes this share of the time until its deadline */
-    double claim;          /* > 0: factor of the computing time that it claims */
-    uint64_t longest_ns;   /* the longest deadline of its leases */
-    bool alive, idle;
+    uint64_t id;
+    uint64_t shard_ns;   /* mean computing time of one shard */
+    double jitter;       /* the time of a lease varies uniformly, by at most this fraction */
+    uint64_t stall_ns;   /* added to the time of one lease in a hundred */
+    uint64_t late_ns;    /* added to the time of each lease */
+    double of_deadline;  /* > 0: each lease takes this fraction of the time until its deadline */
+    double claim;        /* > 0: it claims this many times its computing time */
+    uint64_t longest_ns; /* the longest time that a lease gave it until the deadline */
+    bool alive;
+    bool idle; /* its PULL is not answered with a lease yet */
     coord_action lease;
     uint64_t weights;              /* weights of the lease's version */
-    uint64_t has_job, has_weights; /* names of its job and weights; others are sent to it */
-    uint64_t shards, leases, wrong;
-    uint64_t idle_since_ns, idle_ns;
+    uint64_t has_job;              /* the job whose weights it has */
+    uint64_t has_weights;          /* name of these weights; it is sent only other weights */
+    uint64_t shards, leases;       /* number of computed shards, or samples, and of leases */
+    uint64_t wrong;                /* number of wrong results */
+    uint64_t idle_since_ns;        /* when it pulled last */
+    uint64_t idle_ns;              /* time that it was idle, in total */
     double lie;                    /* probability that a result is wrong */
-    bool lies_in_loss, not_finite; /* how */
-    bool lies_in_count;            /* only the number of correct samples is wrong */
-    uint64_t lies_huge;            /* VP_HUGE or VP_POISON: the gradient that it sends */
-    uint64_t wrong_since;          /* shards computed since the first wrong result */
+    bool lies_in_loss;             /* wrong results have a wrong loss and a wrong gradient */
+    bool not_finite;               /* wrong results say that they are not finite */
+    bool lies_in_count;            /* wrong results have only a wrong number of correct samples */
+    uint64_t lies_huge;            /* if not 0, the gradient of wrong results: VP_HUGE or VP_POISON */
+    uint64_t wrong_since;          /* shards computed since its first wrong result */
 } vp_worker;
 
-/* Finite gradients that do damage: every sum with VP_HUGE is not finite; VP_POISON gives weights
- * (VP_POISONED) whose gradients are not finite. */
+/* Finite gradients that do damage. Every sum with VP_HUGE is not finite. An update with VP_POISON
+ * gives the weights VP_POISONED, whose gradients are not finite. */
 #define VP_HUGE     0xfffffffffffffff0u
 #define VP_POISON   0xfffffffffffffff2u
-#define VP_POISONED 0xfffffffffffffff4u /* these weights */
+#define VP_POISONED 0xfffffffffffffff4u
 
 #define VP_SAVED 64
 
@@ -63,18 +70,21 @@ typedef struct vp_saved {
 
 typedef struct vp_job {
     coord_job_info info;
-    uint64_t step, weights, updates, wrong_averaged, rolled_to;
-    double evaluated;         /* the newest loss */
-    vp_saved saved[VP_SAVED]; /* checkpoints */
-    uint32_t saves;
+    uint64_t step, weights;
+    uint64_t updates;         /* number of updates, those that were undone included */
+    uint64_t wrong_averaged;  /* number of wrong gradients that were averaged */
+    uint64_t rolled_to;       /* the step at which it was loaded last */
+    double evaluated;         /* loss of the newest evaluation */
+    vp_saved saved[VP_SAVED]; /* the newest checkpoints */
+    uint32_t saves;           /* length of `saved` */
     bool ended;
-    uint64_t state_step;
+    uint64_t state_step;      /* the step at which `state` was reported */
     coord_job_state state;
 } vp_job;
 
 #define VP_NAMES 1024
 
-/* Leased weights, by name. */
+/* Weights that were leased, and their name. */
 typedef struct vp_named {
     uint64_t job, name, weights;
 } vp_named;
@@ -82,22 +92,27 @@ typedef struct vp_named {
 typedef struct virtual_pool {
     coord_core *core;
     coord_actions actions;
-    uint64_t now, order, random, requests;
-    uint64_t network_ns;  /* in each direction */
-    const char *identity; /* identity of joining workers; NULL: each has its own */
-    vp_worker *worker;    /* 1 .. workers */
-    uint32_t workers;
+    uint64_t now;         /* virtual time, ns */
+    uint64_t order;       /* number of the event posted last */
+    uint64_t random;      /* state of vp_random */
+    uint64_t requests;    /* number of the last PULL */
+    uint64_t network_ns;  /* time of a message, in each direction */
+    const char *identity; /* identity with which workers join; NULL: without one */
+    vp_worker *worker;    /* the index is the worker's number; [0] is unused */
+    uint32_t workers;     /* number of workers */
     vp_event *queue;
     uint32_t queued, queue_capacity;
-    uint64_t *slot; /* values */
-    uint32_t slots;
+    uint64_t *slot; /* the gradient in each slot; [0] is unused */
+    uint32_t slots; /* number of slots */
     vp_job job[VP_JOBS + 1];
-    vp_named named[VP_NAMES]; /* the newest of each hash */
-    uint64_t core_steps, recomputed;
-    bool diverges;                      /* no gradient is finite, for all workers */
-    uint64_t diverges_at, overflows_at; /* steps: no gradient is finite; their sum is not */
-    uint64_t digests[COP_SHARDS_MAX];   /* of an update with a non-finite sum */
-    char warnings[16384];               /* all, one per line */
+    vp_named named[VP_NAMES];         /* the newest weights for each hash of job and name */
+    uint64_t core_steps;              /* number of events that the core has taken */
+    uint64_t recomputed;              /* leases that the coordinator has computed itself */
+    bool diverges;                    /* no gradient is finite, whoever computes it */
+    uint64_t diverges_at;             /* in this step, no gradient is finite, whoever computes it */
+    uint64_t overflows_at;            /* in this step, the sum of the gradients is not finite */
+    uint64_t digests[COP_SHARDS_MAX]; /* hashes of an update's gradients whose sum is not finite */
+    char warnings[16384];             /* texts of all warnings, one per line */
 } virtual_pool;
 
 /* ---- arithmetic ---- */
@@ -117,7 +132,7 @@ static inline double vp_real(virtual_pool *p) {
     return (double)(vp_random(p) >> 11) * 0x1p-53;
 }
 
-/* Gradient sum of node [a, b). */
+/* The gradient sum of shards a to b - 1, a node of the tree. */
 static inline uint64_t vp_node(uint64_t weights, uint64_t step, uint32_t a, uint32_t b) {
     if (b - a == 1) return vp_mix(vp_mix(weights, step), a);
     uint32_t left = 1;
@@ -163,8 +178,9 @@ static inline vp_event vp_take(virtual_pool *p) {
 
 static inline void vp_feed(virtual_pool *p, coord_event e);
 
+/* Puts a gradient into a new slot, and returns the slot's number. */
 static inline uint64_t vp_keep(virtual_pool *p, uint64_t value) {
-    if ((p->slots & (p->slots + 1)) == 0) { /* 2^n - 1 are in use */
+    if ((p->slots & (p->slots + 1)) == 0) { /* all 2^n - 1 slots are in use */
         p->slot = realloc(p->slot, (size_t)(p->slots + 1) * 2 * sizeof *p->slot);
         assert_non_null(p->slot);
     }
@@ -172,7 +188,8 @@ static inline uint64_t vp_keep(virtual_pool *p, uint64_t value) {
     return p->slots;
 }
 
-/* Weights are not sent again to a worker that has them: a name always means the same weights. */
+/* A name must always mean the same weights, because weights are not sent again to a worker that has
+ * weights of this name. */
 static inline void vp_check_name(virtual_pool *p, const coord_action *a, uint64_t weights) {
     uint64_t name = coord_weights_name(a);
     vp_named *n = &p->named[(name + a->job) % VP_NAMES];
@@ -239,7 +256,8 @@ static inline void vp_update(virtual_pool *p, const coord_action *a) {
         j->wrong_averaged += p->slot[b->slot] != truth;
         sum = vp_mix(sum, p->slot[b->slot]);
     }
-    /* Without lies, the weights do not depend on the partition. */
+    /* If no gradient is wrong, the weights must not depend on the partition, so the whole tree is
+     * summed anew. */
     bool clean = true;
     for (uint32_t i = 0; i < a->update.count; i++) {
         const coord_block *b = &a->update.blocks[i];
@@ -254,7 +272,7 @@ static inline void vp_update(virtual_pool *p, const coord_action *a) {
             (coord_event){.type = COORD_EVENT_UPDATED, .job = a->job, .step = a->step, .ok = true});
 }
 
-/* The newest checkpoint of at most `most` steps, or the beginning. */
+/* Loads the newest checkpoint that is not after the action's step, or else the first weights. */
 static inline void vp_load(virtual_pool *p, const coord_action *a) {
     vp_job *j = &p->job[a->job];
     while (j->saves && j->saved[j->saves - 1].step > a->step) j->saves--;
@@ -465,7 +483,7 @@ static inline void vp_destroy(virtual_pool *p) {
     free(p);
 }
 
-/* Batch of 4 samples a shard, epochs of 10 steps, no evaluation. */
+/* A job with 4 samples per shard and 10 steps per epoch, without evaluations. */
 static inline coord_job_info vp_info(uint64_t job, uint32_t shards, uint64_t steps) {
     return (coord_job_info){.job = job,
                             .batch = 4 * shards,

@@ -1,4 +1,5 @@
-/* What the tests of data formats share: each program has a folder of files. */
+/* What the tests of data formats share: a temporary folder for the files of each test program, and
+ * checks of what loading a file gives. */
 #ifndef TESTS_UNIT_DATA_FILES_H
 #define TESTS_UNIT_DATA_FILES_H
 
@@ -61,7 +62,7 @@ static inline cop_data *data_load(const char *format, const cop_data_input *inpu
     return data;
 }
 
-/* The error must end with `text`, which follows the folder. */
+/* Loading must fail with this code, and the message must contain `text`. */
 static inline void data_refuse(const char *format, const cop_data_input *input, cop_err code,
                                const char *text) {
     cop_data *data = NULL;
@@ -73,8 +74,9 @@ static inline void data_refuse(const char *format, const cop_data_input *input, 
     assert_null(data);
 }
 
-/* Makes the k-th allocation fail, for every k: the load gives NO_MEMORY and leaves nothing behind,
- * and succeeds once k is large enough. */
+/* For k = 1, 2, ... makes the k-th allocation of a load fail: first only this one, then this one
+ * and all later ones. Each load must return COP_ERR_NO_MEMORY and no data, until k is larger than
+ * the number of allocations; then the load must succeed. */
 static inline void data_survives_failed_allocations(const char *format,
                                                     const cop_data_input *input) {
     const cop_data_format *f = cop_data_format_find(format);

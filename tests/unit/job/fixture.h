@@ -44,7 +44,8 @@ static inline Coppice__Job *parse_job(const char *text) {
     return message;
 }
 
-/* The job in `text`, with up to two assignments as for --set (NULL: none). */
+/* Makes the job in `text` after up to two assignments (`set` and `also`, in the syntax of --set;
+ * NULL: none). Fails the test only if `text` is not a valid job file. */
 static inline cop_err try_job(const char *text, const char *set, const char *also,
                               const cop_data *data, cop_job **out, cop_error *error) {
     Coppice__Job *message = parse_job(text);
@@ -62,7 +63,7 @@ static inline cop_job *make_job(const char *set, const cop_data *data) {
     return job;
 }
 
-/* Makes a new folder for this process; the caller removes it. */
+/* Makes a new temporary folder. The caller removes it and frees its path (drop_folder). */
 static inline char *new_folder(void) {
     char name[] = "/tmp/coppice-test-XXXXXX";
     assert_non_null(mkdtemp(name));
@@ -91,10 +92,10 @@ typedef struct job_fixture {
     cop_job *job;
     float *weights, *momentum;
     char *folder;
-    size_t size; /* of the weights, in bytes */
+    size_t size; /* size of `weights`, and of `momentum`, in bytes */
 } job_fixture;
 
-/* Takes ownership of all three. */
+/* Owns data, job and folder from now on. */
 static inline job_fixture *job_fixture_open(cop_data *data, cop_job *job, char *folder) {
     job_fixture *f = cop_alloc(sizeof *f);
     *f = (job_fixture){.data = data,

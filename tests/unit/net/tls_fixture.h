@@ -14,7 +14,7 @@
 static char root[64]; /* the temporary folder */
 
 static inline const char *path_of(const char *folder, const char *name) {
-    static char paths[64][256]; /* more than a test needs */
+    static char paths[64][256]; /* a text stays valid for 64 calls, more than a test makes */
     static int next;
     char *out = paths[next++ % 64];
     snprintf(out, sizeof paths[0], "%s/%s/%s", root, folder, name);
@@ -58,8 +58,9 @@ static inline void write_certificate(const char *path, X509 *certificate) {
     fclose(file);
 }
 
-/* Makes FOLDER/NAME.pem from FOLDER/worker.pem or another certificate: changes it with `change`,
- * and signs it again by the folder's CA; the key is the same. */
+/* Makes a changed copy of a certificate: reads FOLDER/FROM.pem, changes it with `change`, signs it
+ * again with the key of the folder's CA, and writes FOLDER/NAME.pem. The certificate's own key
+ * stays the same. */
 static inline void make_changed(const char *folder, const char *from, const char *name,
                                 void (*change)(X509 *certificate)) {
     char file[64];

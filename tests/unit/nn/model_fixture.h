@@ -1,5 +1,5 @@
 /* Helpers for tests of layers, models and passes: layer specs in one line, data from Philox, a
- * single layer, a model with its buffers, and training steps over any split of a batch's shards. */
+ * single layer, a model with its buffers, and training on any range of a batch's shards. */
 #ifndef TESTS_UNIT_NN_MODEL_FIXTURE_H
 #define TESTS_UNIT_NN_MODEL_FIXTURE_H
 
@@ -30,7 +30,7 @@ static inline cop_layer_spec spec_dropout(double p, cop_scope scope, cop_variant
     return (cop_layer_spec){.kind = "dropout", .p = p, .scope = scope, .variant = variant};
 }
 
-/* Value `index` of a stream of uniform numbers in [-1, 1). */
+/* Number `index` of a stream of random numbers, which are uniform in [-1, 1). */
 static inline float random_value(uint32_t stream, uint32_t index) {
     const uint32_t counter[4] = {index, stream, 0, 0};
     const cop_rng_key key = {{1234, 5678}};
@@ -50,8 +50,8 @@ static inline const cop_kernels *best_kernels(void) {
     return kernels;
 }
 
-/* A single layer without a model: parameters from seed 1, and a training context of `columns`
- * samples in two shards. */
+/* A single layer without a model. Its parameters are initialised from seed 1, and its context is
+ * for training on some samples ("columns") in two shards. */
 typedef struct one_layer {
     cop_layer layer;
     cop_parameter parameters[4];
@@ -189,8 +189,8 @@ static inline void rig_close(rig *r) {
     cop_model_destroy(r->model);
 }
 
-/* Gradient sum of shards [first, first + count) of r's samples; `sizes` are the sizes of the
- * shards. */
+/* Computes in `gradients` the gradient sum of shards `first` to `first + count - 1` of r's samples.
+ * `sizes` contains the sizes of all shards, in samples. */
 static inline cop_pass_result rig_train(rig *r, uint64_t seed, uint32_t step, const int32_t *sizes,
                                         int first, int count, float *gradients) {
     int skipped = 0, taken = 0;

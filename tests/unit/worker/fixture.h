@@ -18,7 +18,7 @@
 #include "common/wire/message.h"
 
 #define BATCH  50
-#define SHARDS 7 /* 50 = 8 + 6 * 7: unequal shards, a tree that is not full */
+#define SHARDS 7 /* one shard of 8 samples and six of 7; their tree is not full */
 
 typedef struct fixture {
     cop_data *data;
@@ -60,7 +60,8 @@ static size_t gradient_size(const fixture *f) {
     return (size_t)cop_model_floats(f->job->model) * sizeof(float);
 }
 
-/* A lease of shards [first, first + count) of a step; if `whole`, with weights and spec. */
+/* A lease of shards `first` to `first + count - 1` of a step. If `whole`, it contains the weights
+ * and the job. */
 static inline cop_message train_lease(const fixture *f, uint64_t step, uint32_t first,
                                       uint32_t count, bool whole) {
     uint32_t rows[BATCH], batch, epoch, skipped = 0, taken = 0;
