@@ -8,7 +8,8 @@
 
 /* ---- growing tables ---- */
 
-/* Makes room for one more element of `size` bytes and returns the table. NULL: out of memory. */
+/* Makes room in a table of `count` elements for one more element of `size` bytes. Returns the
+ * table, which may have moved. If memory runs out, sets g->failed and returns NULL. */
 static void *grow(cop_graph *g, void *table, int count, int *room, size_t size) {
     if (count < *room) return table;
     const int more = *room ? 2 * *room : 16;
@@ -32,7 +33,7 @@ static cop_graph_value *value_add(cop_graph *g, cop_value *number) {
     return value;
 }
 
-/* Adds a constant with a copy of the data. */
+/* Adds a value that is a constant, with a copy of the data. */
 static cop_value constant(cop_graph *g, cop_graph_type type, const cop_shape *shape,
                           const void *data, size_t size) {
     cop_value number;
@@ -200,7 +201,8 @@ cop_value cop_graph_ones(cop_graph *g, cop_value x, const cop_shape *shape, bool
 
 /* ---- the whole graph ---- */
 
-/* (x - mean) / std, as in cop_input_normalize: per channel of an image, or per feature. */
+/* Computes (x - mean) / std, as cop_input_normalize does. An image has one mean and deviation per
+ * channel. A flat sample has one of each per feature, or one for all features. */
 static cop_value standardize(cop_graph *g, const cop_input *input, cop_value x) {
     const bool image = g->sample.rank == 3;
     const cop_shape each = {.rank = image ? 3 : 1, .dims = {input->channels, 1, 1}};

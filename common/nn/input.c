@@ -62,26 +62,29 @@ void cop_input_destroy(cop_input *input) {
 
 /* ---- augmentation ---- */
 
-/* Uniform in [-limit, limit]. */
+/* Maps a random word to a number that is uniform in [-limit, limit]. */
 static int32_t pick_shift(uint32_t word, int32_t limit) {
     return (int32_t)((uint64_t)word * (2 * (uint64_t)limit + 1) >> 32) - limit;
 }
 
-/* One line of pixels: out[x] = row[from + step * x] for x in [low, high), zero elsewhere. */
+/* How one line of an image is moved: out[x] = row[from + step * x] for low <= x < high. All other
+ * pixels of out are 0. */
 typedef struct line_map {
     int32_t low, high, from, step;
 } line_map;
 
-/* Shifts by s, flips, then crops by c, in one map. Pixel x of the result is pixel x - c of the
- * flipped line; that line mirrors the shifted one, whose pixel u is pixel u - s of the row. All
- * lines are `width` wide, so pixels that leave an intermediate line are lost. */
+/* Combines three moves into one map: a shift by s, then a flip, then a crop by c. Pixel u of the
+ * shifted line is pixel u - s of the row. The flipped line is the shifted line mirrored, or equal
+ * to it without `flip`. Pixel x of the result is pixel x - c of the flipped line. All lines are
+ * `width` pixels wide, so a pixel that one move pushes out of the line does not come back by the
+ * next. */
 static line_map map_line(int32_t width, int32_t s, bool flip, int32_t c) {
     line_map m = {c > 0 ? c : 0, c < 0 ? width + c : width, -c - s, 1};
     if (flip) {
         m.from = width - 1 + c - s;
         m.step = -1;
     }
-    /* 0 <= from + step * x < width */
+    /* The range of x for which 0 <= from + step * x < width. */
     const int32_t low = flip ? m.from - width + 1 : -m.from,
                   high = flip ? m.from + 1 : width - m.from;
     if (low > m.low) m.low = low;

@@ -1,5 +1,6 @@
-/* The order in which the losses of samples become one number (D7), which the pass and the
- * coordinator share. The losses themselves are kernels (softmax_cross_entropy, mean_loss). */
+/* Names and checks of losses, and the order in which the losses of samples are added (D7), which is
+ * the same in the pass and in the coordinator. The loss of each sample is computed by a kernel
+ * (softmax_cross_entropy or mean_loss). */
 #include "common/nn/loss.h"
 
 static const struct {

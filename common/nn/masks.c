@@ -76,10 +76,13 @@ void cop_masks_modes(const cop_layer *layer, const char *what, char train[COP_MO
     }
 }
 
-/* ONNX's Dropout draws for each element of its input, so the input is x, or ones in the shape of
- * the mask. In training it scales by 1 / (1 - p), so `classic` multiplies its output by 1 - p. The
- * Where does not change the result, because dropped elements are 0 already. It is there because
- * ONNX Runtime removes a Dropout whose mask output is unused, even in training mode. */
+/* ONNX's Dropout draws for each element of its input. If the mask has one element for each element
+ * of x, that input is x; otherwise it is a tensor of ones in the shape of the mask, and x is
+ * multiplied by the result. In training, Dropout scales by 1 / (1 - p), so the variant `classic`
+ * multiplies by 1 - p. That undoes the scaling in training and is what `classic` does in
+ * evaluation. The Where does not change the result, because dropped elements are 0 already. It is
+ * there because ONNX Runtime removes a Dropout whose mask output is unused, even in training
+ * mode. */
 cop_value cop_masks_graph(const cop_layer *layer, cop_graph *g, cop_value x,
                           const cop_shape *units) {
     const bool shared = layer->spec.scope == COP_SCOPE_SHARD;
@@ -97,7 +100,8 @@ cop_value cop_masks_graph(const cop_layer *layer, cop_graph *g, cop_value x,
     return COP_NODE(g, "Mul", y, cop_graph_scalar(g, 1.0 - layer->spec.p));
 }
 
-/* PyTorch has a module only for masks per sample and scaling in training. */
+/* PyTorch's modules draw a mask for each sample and scale in training. For scope `shard` or the
+ * variant `classic`, the file defines its own class. */
 void cop_masks_torch(const cop_layer *layer, cop_torch *out, bool maps) {
     const bool shared = layer->spec.scope == COP_SCOPE_SHARD;
     const bool classic = layer->spec.variant == COP_VARIANT_CLASSIC;

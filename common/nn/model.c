@@ -78,8 +78,8 @@ static cop_err bind_kinds(cop_model *model, const cop_model_spec *spec, cop_erro
     return COP_OK;
 }
 
-/* The input shape of the first layer: flat if the first layer with weights wants it flat and no
- * earlier layer needs the image. */
+/* The input shape of the first layer. It is flat if the first layer with weights wants a flat input
+ * and no layer before it wants an image. Otherwise it is the shape of the samples. */
 static cop_shape first_input(const cop_model *model, const cop_shape *input) {
     for (int i = 0; i < model->layer_count; i++) {
         const cop_layer_ops *ops = model->layers[i].ops;
@@ -152,8 +152,8 @@ static cop_err lay_out_parameters(cop_model *model, cop_error *error) {
     return COP_OK;
 }
 
-/* Checks the list of layers as a whole: some layer has weights, nothing drops outputs, and the
- * number of outputs fits the labels or the input. */
+/* Checks the list of layers as a whole: some layer must have weights, no layer after the last one
+ * with weights may draw at random, and the number of outputs must fit the labels or the input. */
 static cop_err check_whole(const cop_model *model, const cop_model_spec *spec, cop_error *error) {
     if (model->parameter_count == 0)
         return cop_fail(error, COP_ERR_INPUT,

@@ -1,6 +1,7 @@
 /* Optimizers (D6): their state buffers, the scalars of a step, and the division of an update among
- * threads. The arithmetic of a row is a kernel (cop_kernels.sgd, cop_kernels.adaptive), so it does
- * not depend on that division. Scalars are computed in f64 and rounded once to f32. */
+ * threads. A kernel (cop_kernels.sgd or cop_kernels.adaptive) updates whole rows, so the result
+ * does not depend on that division. Scalars are computed in f64, and each is rounded once to
+ * f32. */
 #include <string.h>
 
 #include "common/base/limits.h"
@@ -11,7 +12,7 @@ static const struct optimizer_row {
     cop_optimizer_kind kind;
     const char *name;
     const char *states[COP_OPTIMIZER_STATES_MAX];
-    cop_adaptive_rule rule; /* 0: sgd */
+    cop_adaptive_rule rule; /* 0 for sgd, which has its own kernel */
 } rows[] = {
     {COP_OPTIMIZER_SGD, "sgd", {"momentum"}, 0},
     {COP_OPTIMIZER_ADAM, "adam", {"exp_avg", "exp_avg_sq"}, COP_ADAPTIVE_ADAM},
@@ -52,13 +53,15 @@ const char *cop_optimizer_state_name(const cop_optimizer_spec *spec, int index) 
 
 /* ---- rows of one parameter ---- */
 
-/* The scalars of a step, for either kernel. Only the one of the optimizer's kind is set. */
+/* The scalars of a step, in the form that the kernels take. Only the member for the optimizer's
+ * kind is set: `sgd`, or `adaptive` for all others. */
 typedef struct step_scalars {
     cop_sgd sgd;
     cop_adaptive adaptive;
 } step_scalars;
 
-/* Rows [begin, end) of one parameter, and its gradients: one for each leaf of the tree. */
+/* Rows [begin, end) of one parameter, and the parameter's gradient sums, one for each leaf of the
+ * tree. */
 typedef struct row_range {
     const cop_parameter *parameter;
     int begin, end;
@@ -76,7 +79,8 @@ static void sgd_rows(const cop_update *update, const cop_sgd *step, const row_ra
         sgd.velocity_out = update->states_out[0] + parameter->offset;
         const size_t begin = (size_t)range->begin * (size_t)parameter->cols;
         const size_t count = (size_t)(range->end - range->begin) * (size_t)parameter->cols;
-        /* The kernel does not write the state in a step without momentum. */
+        /* If the momentum of this step is 0, the kernel does not write the new state, so it is
+         * copied here. */
         if (sgd.momentum == 0.0f)
             memcpy(sgd.velocity_out + begin, sgd.velocity + begin, count * sizeof(float));
     }
@@ -161,7 +165,9 @@ static cop_adaptive adaptive_of_step(const cop_update *update) {
 
 /* ---- division among threads ---- */
 
-/* The parameter's first row that starts at or after `element`, if its row 0 starts at `first`. */
+/* The parameter's first row that starts at or after `element`, or its number of rows if there is
+ * none. `first` is where the parameter's row 0 starts. Both count the values of all parameters,
+ * without the gaps. */
 static int row_at(const cop_parameter *parameter, int64_t first, int64_t element) {
     if (element <= first) return 0;
     const int64_t row = (element - first + parameter->cols - 1) / parameter->cols;
@@ -178,7 +184,8 @@ void cop_update_run(const cop_update *update, int part, int parts) {
         step.sgd = sgd_of_step(update);
     else
         step.adaptive = adaptive_of_step(update);
-    /* A row belongs to the part whose range of elements contains the row's first one. */
+    /* Each part has a range of elements. A row belongs to the part whose range contains the row's
+     * first element. */
     const int64_t all = cop_model_weights(update->model);
     const int64_t begin = all * part / parts, end = all * (part + 1) / parts;
     int64_t first = 0;

@@ -8,7 +8,7 @@
 #include "common/nn/loss.h"
 #include "common/nn/pass.h"
 
-/* Copies the labels and pads them, because kernels read whole vectors of them. */
+/* Copies the labels and pads them with 0 up to ld, because kernels read whole vectors of labels. */
 static void take_labels(cop_pass *pass, const cop_samples *samples, int ld) {
     const int classes = cop_model_classes(pass->model);
     const int count = cop_model_has_classes(pass->model) ? samples->count : 0;
@@ -20,7 +20,8 @@ static void take_labels(cop_pass *pass, const cop_samples *samples, int ld) {
     for (int i = 0; pass->truth && i < ld; i++) pass->truth[i] = (float)pass->labels[i];
 }
 
-/* Sets the keys and the sample word of every column, and the boundaries of the shards. */
+/* For training: sets the keys and the sample word of every column, and the boundaries of the
+ * shards. */
 static void take_shards(cop_pass *pass, const cop_shard_work *work, int columns, int ld) {
     COP_ASSERT(work->shard_count >= 1 && work->shard_count <= COP_SHARDS_MAX);
     int column = 0;
@@ -47,7 +48,8 @@ static void take_shards(cop_pass *pass, const cop_shard_work *work, int columns,
     memset(pass->samples + column, 0, (size_t)(ld - column) * sizeof *pass->samples);
 }
 
-/* The same for an evaluation: one key for all columns, samples numbered within the whole part. */
+/* For an evaluation: sets the keys and the sample word of every column. All columns have the same
+ * key, and samples are numbered within the whole evaluated part. */
 static void take_place(cop_pass *pass, const cop_eval_place *place, cop_rng_purpose purpose,
                        int ld) {
     const cop_rng_key key = cop_rng_derive(place->seed, purpose, 0);
@@ -80,7 +82,8 @@ static cop_thinned all_of(const cop_pass *pass, const float *weights) {
     return (cop_thinned){.layers = cop_model_layer(pass->model, 0), .weights = weights};
 }
 
-/* The augmented samples of a training step; the originals if the job does not augment. */
+/* Returns the augmented samples of a training step, which are valid until the next one. If the job
+ * does not augment, returns the original samples. */
 static cop_samples augment(cop_pass *pass, const cop_samples *samples, uint32_t step) {
     if (!pass->augmented) return *samples;
     const size_t element = samples->dtype == COP_DTYPE_U8 ? 1 : sizeof(float);
@@ -97,8 +100,8 @@ static cop_samples augment(cop_pass *pass, const cop_samples *samples, uint32_t 
     return changed;
 }
 
-/* Loads the samples and runs all layers, of the model or of a member. The last layer's output is in
- * outputs[number of layers]. */
+/* Loads the samples and runs `layers`, which are those of the model or of a thinned network. The
+ * last layer's output is then in outputs[number of layers]. */
 static void run_forward(cop_pass *pass, const cop_layer *layers, const cop_layer_context *c,
                         const cop_samples *samples) {
     float *input = pass->outputs[0];
@@ -129,8 +132,8 @@ static void run_forward(cop_pass *pass, const cop_layer *layers, const cop_layer
     }
 }
 
-/* Computes the loss and the argmax of every column, and the gradient of the outputs into dz (NULL:
- * not needed). */
+/* Computes the loss of every column and, if the model has classes, the predicted class. Writes the
+ * gradient of the loss with respect to the outputs to dz. If dz is NULL, computes no gradient. */
 static void run_loss(cop_pass *pass, const cop_layer_context *c, float *dz) {
     const cop_model *model = pass->model;
     const float *z = pass->outputs[cop_model_layer_count(model)];
@@ -150,7 +153,9 @@ static void run_loss(cop_pass *pass, const cop_layer_context *c, float *dz) {
         pass->kernels->softmax_cross_entropy(&loss);
         return;
     }
-    const bool by_value = pass->target || pass->truth; /* not compared with one-hot labels */
+    /* The outputs are compared with the values in `target`. Otherwise they are compared with
+     * vectors that are 1 for the label's class and 0 for all others. */
+    const bool by_value = pass->target || pass->truth;
     const cop_mean_loss loss = {
         .bce = cop_model_loss(model) == COP_LOSS_BCE,
         .outputs = outputs,
@@ -167,8 +172,9 @@ static void run_loss(cop_pass *pass, const cop_layer_context *c, float *dz) {
     for (int i = 0; pass->truth && i < c->columns; i++) pass->argmax[i] = z[i] > 0;
 }
 
-/* From the outputs' gradient in gradient[0] down to the lowest layer with weights. The two gradient
- * buffers alternate, except around an in_place layer. */
+/* Runs backward from the last layer to the first layer with weights. gradient[0] contains the
+ * gradient of the outputs. A layer reads one gradient buffer and writes the other; an in_place
+ * layer writes the one that it reads. */
 static void run_backward(cop_pass *pass, const cop_layer_context *c) {
     int current = 0;
     for (int i = cop_model_layer_count(pass->model) - 1; i >= pass->lowest; i--) {
@@ -203,7 +209,8 @@ static int64_t count_correct(const cop_pass *pass, int columns) {
     return correct;
 }
 
-/* D7: in order within each shard, then by the tree over the shards that have samples. */
+/* Adds the losses (D7): in order within each shard, then by the tree over the shards that have
+ * samples. */
 static double sum_losses(cop_pass *pass, int shard_count) {
     for (int s = 0; s < shard_count; s++)
         pass->shard_losses[s] = cop_loss_sum(pass->losses + pass->segments[s],
@@ -264,7 +271,7 @@ void cop_pass_member_begin(cop_pass *pass, const float *weights, uint64_t seed, 
     COP_ASSERT(pass->purpose == COP_PASS_MEMBERS);
     const cop_rng_key key = cop_rng_derive(seed, COP_RNG_ENSEMBLE, 0);
     cop_thinned network;
-    /* An observer sees all units. */
+    /* With an observer the whole model runs, so that the observer sees all units. */
     const bool thinned =
         pass->thin && !pass->tap.after && cop_thin_draw(pass->thin, weights, key, member, &network);
     if (!thinned) network = all_of(pass, weights);

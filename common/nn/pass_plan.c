@@ -1,10 +1,12 @@
 /* Plans the memory of a pass and allocates it as one block.
  *
- * Activations in training: the first buffer holds the input, and each layer writes its output to a
- * buffer of its own. An in_place layer overwrites its input instead, if no backward function needs
- * the old content (may_overwrite). A pass that never trains alternates between two buffers.
- * Backward alternates between two gradient buffers and ends at the lowest layer with weights,
- * because no gradient below it is used. */
+ * In a pass for training, the first buffer holds the input, and each layer writes its output to a
+ * buffer of its own. But an in_place layer overwrites its input, if no backward function needs the
+ * old content (may_overwrite). In a pass that never trains, only two buffers hold activations: an
+ * in_place layer overwrites its input, and every other layer writes to the other buffer.
+ *
+ * Backward alternates in the same way between two gradient buffers. It ends at the first layer with
+ * weights, because no gradient of an earlier layer is used. */
 #include "common/base/alloc.h"
 #include "common/base/limits.h"
 #include "common/nn/arena.h"
@@ -16,9 +18,9 @@ static size_t output_size(const cop_model *model, int index) {
     return (size_t)cop_shape_size(&cop_model_layer(model, index - 1)->out);
 }
 
-/* The input of layer `index` is in a buffer that layer `first` filled (-1: the network's input) and
- * that all layers between them overwrote. May layer `index` overwrite it too? Only if no backward
- * function needs what would be lost. */
+/* True if layer `index` may overwrite its input, because no backward function needs what would be
+ * lost. The input is in a buffer that layer `first` filled and that all layers between the two have
+ * overwritten. If `first` is -1, it is the buffer with the network's input. */
 static bool may_overwrite(const cop_model *model, int first, int index) {
     const cop_layer_ops *ops = cop_model_layer(model, index)->ops;
     COP_ASSERT(first < index);
@@ -95,7 +97,8 @@ static size_t scratch_bytes(const cop_model *model, int ld) {
     return largest;
 }
 
-/* Assigns every array its place in the block at c->base; with base NULL, measures the block. */
+/* Assigns every array its place in the block at c->base. If that is NULL, only measures the
+ * block. */
 static void plan(cop_pass *pass, cop_arena_layout *c) {
     const cop_model *model = pass->model;
     const size_t ld = (size_t)cop_columns_padded(pass->max_columns);
@@ -160,7 +163,8 @@ cop_err cop_pass_create(const cop_model *model, const cop_kernels *kernels, cop_
     };
     cop_arena_layout c = {0};
     plan(pass, &c);
-    /* cop_alloc zeroes: padding columns must be finite from the start. */
+    /* cop_alloc fills the block with zeros, so padding columns are finite from the start, as they
+     * must be. */
     pass->memory = c.base = cop_alloc(c.used);
     if (!pass->memory) {
         cop_free(pass);
@@ -172,7 +176,8 @@ cop_err cop_pass_create(const cop_model *model, const cop_kernels *kernels, cop_
     c.used = 0;
     plan(pass, &c);
     COP_ASSERT(c.used == measured);
-    /* OpenBLAS does not cut k, so a thinned network would have other bits. */
+    /* OpenBLAS does not cut sums into blocks at given terms, so a thinned network would compute
+     * other bits than the masked one. */
     if (purpose == COP_PASS_MEMBERS && numerics == COP_NUMERICS_PORTABLE) {
         const cop_err e = cop_thin_create(model, kernels, &pass->thin, error);
         if (e) {

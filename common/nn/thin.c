@@ -1,13 +1,15 @@
 /* Thinned networks. See thin.h.
  *
- * Tensor i is the input of layer i. A cut is a run of tensors with the same surviving units. It
- * starts at the output of a layer with weights or of the first mask, and ends at the input of the
- * next layer with weights:
+ * Tensor i is the input of layer i. A cut is a run of consecutive tensors with the same surviving
+ * units. It starts at the output of a layer with weights, if all layers between that one and the
+ * mask treat each unit separately, else at the output of the first mask. It ends at the input of
+ * the next layer with weights. The brackets show two cuts:
  *
  *     linear -> [relu -> dropout ->] linear      all three tensors are cut
  *     softmax -> dropout -> [relu ->] linear     the dropout layer selects the surviving units
  *
- * A flatten layer divides it into two cuts: channels before it, features after it. */
+ * A flatten layer divides such a run into two cuts. The units are channels in the first and
+ * features in the second. */
 #include "common/nn/thin.h"
 
 #include <string.h>
@@ -18,15 +20,15 @@
 #include "common/nn/masks.h"
 
 typedef struct thin_cut {
-    int first, last;   /* range of tensors */
+    int first, last;   /* the tensors of the cut, both included */
     bool has_producer; /* the first tensor is the output of a layer with weights */
-    int source;        /* after flatten: the cut of the channels before it; else -1 */
-    int units;         /* of the full tensors */
-    /* in the network drawn last */
-    int count;      /* surviving units */
-    int32_t *kept;  /* (count) their indices among all units */
-    int32_t *take;  /* (count) their indices in the tensor before `first` */
-    uint8_t *alive; /* (units) 1: survives */
+    int source;        /* after a flatten layer: the cut that ends at its input; else -1 */
+    int units;         /* the number of units of a tensor before anything is dropped */
+    /* about the network that was drawn last */
+    int count;      /* the number of surviving units */
+    int32_t *kept;  /* (count): the surviving units' indices among all units */
+    int32_t *take;  /* (count): the surviving units' indices in the tensor before `first` */
+    uint8_t *alive; /* (units): 1 if the unit survives, else 0 */
 } thin_cut;
 
 struct cop_thin {
@@ -34,13 +36,14 @@ struct cop_thin {
     const cop_kernels *kernels;
     int cut_count;
     thin_cut cuts[COP_LAYERS_MAX];
-    int16_t cut_of[COP_LAYERS_MAX + 1]; /* per tensor: its cut; -1: not cut */
-    void *memory;      /* one block that holds all arrays below and those of cuts */
-    cop_layer *layers; /* the thinned network's */
-    float *weights;    /* its flat buffer */
-    int *blocks;       /* the `blocks` of all its layers with weights */
-    uint16_t *bits;    /* one drawn mask */
-    cop_rng_key *keys; /* [COP_COLUMNS_PAD] */
+    /* For each tensor: the index of its cut, or -1 if it is in no cut. */
+    int16_t cut_of[COP_LAYERS_MAX + 1];
+    void *memory;      /* one block that holds all arrays below and those of the cuts */
+    cop_layer *layers; /* the layers of the thinned network */
+    float *weights;    /* the flat buffer of the thinned network */
+    int *blocks;       /* the `blocks` of all layers of the thinned network, one after the other */
+    uint16_t *bits;    /* the mask that was drawn last */
+    cop_rng_key *keys; /* [COP_COLUMNS_PAD], all equal */
     uint32_t *samples; /* [COP_COLUMNS_PAD], all 0 */
 };
 
@@ -54,8 +57,9 @@ static int smaller(int a, int b) {
     return a < b ? a : b;
 }
 
-/* How a layer treats units, given its spec: a mask that drops nothing, or that differs between
- * samples or pixels, does not count as a mask. */
+/* How a layer treats units. For a mask layer that depends on its spec. If p is 0, it drops nothing
+ * and counts as EACH_ZERO. If the mask differs between samples or between the pixels of a channel,
+ * the layer counts as NEVER. */
 static cop_layer_thin kind_of(const cop_thin *thin, int index) {
     const cop_layer *layer = layer_of(thin, index);
     if (layer->ops->thin != COP_THIN_MASK) return layer->ops->thin;
@@ -79,7 +83,8 @@ static int add_cut(cop_thin *thin, int first, int last, bool has_producer, int s
     return cut;
 }
 
-/* Adds the cut that ends at the input of layer `end`, which has weights, if there is one. */
+/* `end` is a layer with weights. If a cut ends at its input, adds that cut; with a flatten layer in
+ * between, adds both cuts. */
 static void find_cut(cop_thin *thin, int end) {
     int mask = -1, flatten = -1;
     for (int i = end - 1; i >= 0; i--) {
@@ -111,8 +116,8 @@ static void find_cuts(cop_thin *thin, const cop_model *model) {
         if (layer_of(thin, i)->ops->thin == COP_THIN_WEIGHTS) find_cut(thin, i);
 }
 
-/* The first mask layer of a cut from `layer` on, or -1. It may be the one before the first tensor.
- */
+/* The first mask layer of a cut whose index is at least `layer`, or -1 if there is none. The layer
+ * that writes the cut's first tensor counts, too. */
 static int next_mask(const cop_thin *thin, const thin_cut *cut, int layer) {
     for (; layer < cut->last; layer++)
         if (layer >= cut->first - 1 && kind_of(thin, layer) == COP_THIN_MASK) return layer;
@@ -206,7 +211,8 @@ void cop_thin_destroy(cop_thin *thin) {
 
 /* ---- layers that only thinned networks have ---- */
 
-/* y = the surviving units of x, times `factor`. y may be x, because units only move down. */
+/* Writes the surviving units of x, times `factor`, to y. y may be x, because a unit never moves to
+ * a higher index. */
 static void take_units(const cop_layer *layer, const cop_layer_context *c, float factor,
                        const float *x, float *y) {
     const int32_t count = layer->out.dims[0];
@@ -219,7 +225,8 @@ static void take_units(const cop_layer *layer, const cop_layer_context *c, float
         c->kernels->scale(x + (size_t)layer->take[i] * unit, factor, y + (size_t)i * unit, unit);
 }
 
-/* A mask layer: what remains of it is the selection of the surviving units, and its factor. */
+/* The forward function of a mask layer in a thinned network: it selects the surviving units and
+ * multiplies them by the mask's factor. */
 static void survivors_forward(const cop_layer *layer, const cop_layer_context *c, const float *x,
                               float *y) {
     take_units(layer, c, cop_masks_scale(layer), x, y);
@@ -231,7 +238,8 @@ static const cop_layer_ops survivors = {
     .in_place = true,
 };
 
-/* flatten: selects the surviving features among those of the surviving channels. */
+/* The forward function of a flatten layer in a thinned network: it selects the surviving features
+ * among those of the surviving channels. */
 static void survivors_flat_forward(const cop_layer *layer, const cop_layer_context *c,
                                    const float *x, float *y) {
     if (x != y || cop_shape_size(&layer->in) != cop_shape_size(&layer->out))
@@ -252,7 +260,7 @@ typedef struct thin_draw {
     uint32_t step;
 } thin_draw;
 
-/* Marks the units that mask layer `index` drops as not alive. */
+/* Draws the mask of layer `index`, and marks the units that it drops as not alive. */
 static void draw_mask(const thin_draw *d, int index, thin_cut *cut) {
     const cop_mask_request request = {
         .units = cut->units,
@@ -268,7 +276,7 @@ static void draw_mask(const thin_draw *d, int index, thin_cut *cut) {
     for (int u = 0; u < cut->units; u++) cut->alive[u] &= d->thin->bits[u] & 1;
 }
 
-/* Finds the surviving units of a cut. False: there are none. */
+/* Finds the surviving units of a cut. Returns false if there are none. */
 static bool draw_cut(const thin_draw *d, thin_cut *cut) {
     COP_ASSERT(d->thin);
     const thin_cut *source = cut->source < 0 ? NULL : &d->thin->cuts[cut->source];
@@ -292,7 +300,8 @@ static thin_cut *cut_at(cop_thin *thin, int tensor) {
     return thin->cut_of[tensor] < 0 ? NULL : &thin->cuts[thin->cut_of[tensor]];
 }
 
-/* Copies the surviving parts of a row that has `width` values for each unit of the cut. */
+/* Copies the values of the surviving units from a row of weights to `out`. The row has `width`
+ * values for each unit of the cut. */
 static void gather_row(const float *row, const thin_cut *cut, int width, float *out) {
     if (width == 1) {
         for (int i = 0; i < cut->count; i++) out[i] = row[cut->kept[i]];
@@ -303,8 +312,8 @@ static void gather_row(const float *row, const thin_cut *cut, int width, float *
     }
 }
 
-/* Copies the surviving weights and biases of layer `index`. False: a weight to be removed is not
- * finite. */
+/* Copies the surviving weights and biases of layer `index`. Returns false if the layer's input is
+ * cut and a surviving row contains a weight that is not finite. */
 static bool gather_weights(const thin_draw *d, int index) {
     COP_ASSERT(d->weights);
     const cop_layer *full = layer_of(d->thin, index);
@@ -335,8 +344,9 @@ static bool gather_weights(const thin_draw *d, int index) {
     return true;
 }
 
-/* Finds where the full layer's blocks of k end among the surviving columns. Returns the number of
- * blocks that are not empty. */
+/* The full layer's sums are cut into blocks of COP_GEMM_BLOCK columns of weights. Writes to
+ * `blocks` where these blocks end if only the surviving columns are counted, and leaves out blocks
+ * without surviving columns. Returns the number of remaining blocks. */
 static int find_blocks(const cop_layer *full, const cop_parameter *weight, const thin_cut *in,
                        int *blocks) {
     const int width = weight->cols / full->in.dims[0];
@@ -356,8 +366,8 @@ static int find_blocks(const cop_layer *full, const cop_parameter *weight, const
     }
 }
 
-/* Sets up layer `index` of the thinned network. Its blocks are written to *blocks, which advances.
- * False: as gather_weights. */
+/* Sets up layer `index` of the thinned network. Writes the ends of its blocks to *blocks and
+ * advances *blocks behind them. Returns false if gather_weights does. */
 static bool thin_layer(const thin_draw *d, int index, int **blocks) {
     const cop_layer *full = layer_of(d->thin, index);
     cop_layer *layer = &d->thin->layers[index];
