@@ -4,8 +4,8 @@
 
 #include "coordinator/engine/engine.h"
 
-/* The hash of a gradient with this run's secret: never 0, all NaNs as one value. *finite: all
- * values are finite. Any thread. */
+/* The hash of a gradient, keyed with this run's secret. It is never 0, and all NaNs count as one
+ * value. *finite is set to whether all values are finite. Any thread. */
 uint64_t coord_digest(const coord_engine *engine, const cop_buffer *gradient, bool *finite);
 
 #endif

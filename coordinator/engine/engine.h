@@ -1,8 +1,6 @@
 /* The engine: the state shared by tensors, threads and the event queue, without sockets, sessions
- * or clients. The server owns it; the API works with it. Loop thread unless a comment says
- * otherwise. Files: loop.c (mailbox, and the only place where events meet the core), results.c
- * (tensors that arrived), resident.c (jobs in progress), evaluation.c, models.c, saver.c,
- * recompute.c. */
+ * or clients. The server owns it; the API works with it. All functions run on the loop thread
+ * unless a comment says otherwise. README.md lists the files. */
 #ifndef COP_COORDINATOR_ENGINE_H
 #define COP_COORDINATOR_ENGINE_H
 
@@ -17,9 +15,10 @@
 
 #define COORD_SLOTS_MAX (8 * COP_SHARDS_MAX)
 
-/* A result that arrived: the core knows it by slot number. */
+/* The place of a result that arrived. The core knows the result by the number of its slot. */
 typedef struct coord_slot {
-    cop_buffer *gradient; /* held: a gradient, or the outputs of an ensemble's members; or NULL */
+    cop_buffer *gradient; /* a gradient, or the outputs of an ensemble's members, of which the slot
+                             holds a reference; NULL: the result has no tensor */
     bool used;
 } coord_slot;
 
@@ -28,70 +27,80 @@ typedef struct coord_evaluation coord_evaluation;
 
 /* An event in the queue, with a copy of its text. */
 typedef struct coord_waiting {
-    coord_event event; /* its text: not NULL if it has one */
-    char text[256];    /* the core uses no more than this */
+    coord_event event; /* event.text only says whether there is a text; NULL: none */
+    char text[256];    /* the text, cut off if it is longer: the core uses no more than this */
 } coord_waiting;
 
 struct coord_engine {
-    void *owner;
+    void *owner; /* of the engine: for the use of carry_out */
     void (*carry_out)(coord_engine *engine, const coord_action *action);
-    const coord_listener *listener; /* NULL: none */
+    const coord_listener *listener; /* NULL: nobody listens */
     void *listener_state;           /* the listener's own state */
     const cop_kernels *kernels;
-    char *state_folder; /* NULL: none */
+    char *state_folder; /* NULL: nothing is stored */
     uv_loop_t loop;
-    uv_async_t wake;
+    uv_async_t wake; /* wakes the loop thread when mail was posted */
     coord_loop_latency latency;
-    uv_mutex_t mail_mutex;
-    coord_mail *mail_head, *mail_tail;
+    uv_mutex_t mail_mutex;             /* protects mail_head and mail_tail */
+    coord_mail *mail_head, *mail_tail; /* a list, the oldest mail first */
     bool stopping;
     coord_core *core;
-    coord_actions actions;
-    cop_thread_pool *pool; /* average and update */
+    coord_actions actions; /* of the newest event */
+    cop_thread_pool *pool; /* the compute threads: averages, updates, sums of ensembles */
     coord_store *store;
-    cop_thread_pool *saver; /* one thread for checkpoints */
+    cop_thread_pool *saver; /* one thread, which writes checkpoints */
     struct coord_datasets *datasets;
-    coord_slot *slots; /* (COORD_SLOTS_MAX); slot numbers start at 1 */
-    uint32_t slot_hint;
+    coord_slot *slots;  /* (COORD_SLOTS_MAX); slots[i] has the number i + 1 */
+    uint32_t slot_hint; /* index where the search for a free slot begins */
     coord_resident resident[COORD_RESIDENT_MAX];
-    coord_evaluation *evaluations[COP_EVALUATION_PLACES];
-    /* events that are raised while actions are carried out */
-    coord_waiting *queue;
-    uint32_t queue_count, queue_capacity;
-    bool dispatching, starved;                    /* starved: events wait for memory */
+    coord_evaluation *evaluations[COP_EVALUATION_PLACES]; /* NULL: a free place */
+    coord_waiting *queue; /* events that the core has not taken yet, the oldest first */
+    uint32_t queue_count;
+    uint32_t queue_capacity;
+    bool dispatching; /* coord_dispatch is running */
+    bool starved;     /* events wait in the queue because the core lacked memory */
     unsigned char digest_secret[COP_XXH3_SECRET]; /* random, new at each start */
-    uint32_t recomputing;                         /* blocks that are being computed here */
+    uint32_t recomputing; /* number of blocks that the coordinator itself is computing */
 };
 
 /* ---- loop.c ---- */
-/* Creates the loop and its mailbox, nothing else. */
+/* Creates the loop and its mailbox, nothing else. `engine` must be zeroed. */
 void coord_engine_init(coord_engine *engine);
 /* Allocates the slots of results and the queue of events. Errors: NO_MEMORY */
 cop_err coord_engine_reserve(coord_engine *engine, cop_error *error);
-/* Runs the posted mail. Also called at the end, when no other thread posts any more. */
+/* Runs all mail that was posted so far. The loop thread calls it when it was woken, and once more
+ * at the end, when no other thread posts any more. */
 void coord_engine_read_mail(coord_engine *engine);
-/* Frees what the engine holds. The loop's handles must be closed. */
+/* Frees the loop, the mailbox, jobs, evaluations, slots and the queue. The loop's handles must be
+ * closed. The core, the store and the thread pools belong to the server. */
 void coord_engine_fini(coord_engine *engine);
-/* Runs the mail on the loop thread. The mail's memory is the caller's, and must stay valid until it
- * has run. Any thread. */
+/* Has mail->run called on the loop thread, after the mail that was posted before. The mail's memory
+ * belongs to the caller, and must stay valid until `run` is called. Any thread. */
 void coord_post(coord_engine *engine, coord_mail *mail);
-/* Passes an event to the core and carries out the actions that follow. Copies the event's text.
- * Re-entrant: an event that an action raises is taken after the others. If the core has no memory
- * for an event, it waits, with those behind it, for a later call (a tick at the latest). False:
- * there was no memory even to queue it, and it is lost. Events that come only once (from the
- * coordinator's own parts) have places in the queue that events of peers cannot take. */
+/* Queues a copy of the event and its text, passes the queued events to the core in order, and
+ * carries out the actions that follow. An action may call this again: its event is then only
+ * queued, and the outer call takes it in turn.
+ *
+ * If the core has no memory for an event, that event and those behind it stay queued until the next
+ * call (a tick at the latest). Exceptions: ticks, heartbeats, joins and new evaluations or
+ * ensembles are dropped, and the result is still true. It is also true if the core refuses the
+ * event for another reason, which is logged. False: there was no memory even to queue the event,
+ * and it is lost.
+ *
+ * Some places in the queue are reserved for events that nobody sends again. Ticks and the events
+ * that workers repeat (heartbeats, joins, pulls, results) cannot take these places. */
 bool coord_dispatch(coord_engine *engine, const coord_event *event);
-/* Notifies the listener, if there is one: see listener.h. */
+/* These two notify the listener, if there is one: see `changed` and `note` in listener.h. */
 void coord_engine_changed(coord_engine *engine, uint64_t job);
 void coord_engine_note(coord_engine *engine, const coord_action *action, const char *digest,
                        const char *warning);
 
 /* ---- results.c ---- */
-/* Takes a slot for a gradient, of which it holds a reference (NULL: none). 0: all slots are taken.
- */
+/* Takes a free slot for a result and returns its number; 0: all slots are taken. The slot holds a
+ * reference of `gradient`; NULL: the result has no tensor. */
 uint64_t coord_take_slot(coord_engine *engine, cop_buffer *gradient);
 
-/* Releases a slot and its gradient; slot 0: does nothing. */
+/* Releases the slot's reference and makes the slot free. Slot 0: does nothing. */
 void coord_release_slot(coord_engine *engine, uint64_t slot);
 
 #endif

@@ -1,5 +1,5 @@
 /* What the engine reports to its user: the API of a service (api/api_recover.c, api/api.c), or the
- * embedding of `coppice run` (server/embedded_run.c). Loop thread. */
+ * embedding of `coppice run` (server/embedded_run.c). All calls are made on the loop thread. */
 #ifndef COP_COORDINATOR_LISTENER_H
 #define COP_COORDINATOR_LISTENER_H
 
@@ -7,15 +7,16 @@
 #include "coordinator/engine/mail.h"
 
 typedef struct coord_listener {
-    /* ACTION_LOAD, ACTION_ROLLBACK: load the job's weights, of up to `max_step` steps; JOB_LOADED
-     * or JOB_FAILED follows. */
+    /* `load` must carry out ACTION_LOAD, and `rollback` ACTION_ROLLBACK: load the job's weights of
+     * at most `max_step` steps, then dispatch JOB_LOADED or JOB_FAILED. */
     void (*load)(coord_engine *engine, uint64_t job, uint64_t max_step);
     void (*rollback)(coord_engine *engine, uint64_t job, uint64_t max_step);
-    /* Reports METRICS, EPOCH, EVALUATED, STATE or CHECKPOINT. For a checkpoint: its digest (NULL:
-     * none was written) and a warning ("": none). */
+    /* Reports METRICS, EPOCH, EVALUATED, STATE or CHECKPOINT. Only CHECKPOINT uses the last two:
+     * `digest` is that of the written weights (NULL: they were not written), `warning` says why the
+     * write failed ("": it did not fail). */
     void (*note)(coord_engine *engine, const coord_action *action, const char *digest,
                  const char *warning);
-    /* This job has changed; job 0: workers or data have. */
+    /* Reports that this job has changed; job 0: that workers or data have changed. */
     void (*changed)(coord_engine *engine, uint64_t job);
 } coord_listener;
 

@@ -4,7 +4,8 @@
 
 #include "coordinator/engine/engine.h"
 
-/* Carries out ACTION_COMPUTE; a RESULT of COORD_SELF follows. */
+/* Carries out ACTION_COMPUTE on libuv's thread pool. A RESULT of COORD_SELF follows: at once, with
+ * `failed` set, if there is no memory. Loop thread. */
 void coord_recompute(coord_engine *engine, const coord_action *action);
 
 #endif

@@ -4,8 +4,9 @@
 
 #include "coordinator/engine/engine.h"
 
-/* Writes the current version of `resident`, of which it holds all that it needs; CHECKPOINTED
- * follows. If the action is final, also writes model.safetensors. */
+/* Has the saver's thread write a checkpoint of the current version of `resident`, and
+ * model.safetensors, too, if the action is final. CHECKPOINTED follows. The request holds
+ * references of everything that it needs, so `resident` may be unloaded meanwhile. Loop thread. */
 void coord_saver_submit(coord_engine *engine, coord_resident *resident, const coord_action *action);
 
 #endif
