@@ -1,6 +1,6 @@
-/* The coordinator, as programs embed it: a loop thread that makes all decisions (core.h), a store
- * thread, and compute threads for updates. `coppice-coordinator` and `coppice run` include this
- * header and nothing else of this folder. */
+/* The coordinator, as programs embed it. It has a loop thread, which makes all decisions (core.h),
+ * a thread for the store, a thread for checkpoints, and compute threads for updates.
+ * `coppice-coordinator` and `coppice run` include no other header of this folder. */
 #ifndef COP_COORDINATOR_COORDINATOR_H
 #define COP_COORDINATOR_COORDINATOR_H
 
@@ -16,101 +16,127 @@
 typedef struct coord_server coord_server;
 
 typedef struct coord_config {
-    /* Folder of store, token, data and checkpoints; NULL: none (coppice run has a run folder). */
+    /* The folder of the store, the token, the data sets and the checkpoints. NULL: the coordinator
+     * has no such folder; `coppice run` uses its run folder instead. */
     const char *state;
     const char *const *listen; /* URLs, NULL-terminated; NULL or empty: in-process links only */
-    const char *data_folder;   /* --data: sets that jobs can name; NULL: none */
-    uint32_t jobs_per_client;  /* unfinished jobs of one certificate; 0: the default */
-    /* shares of one identity; 0: the defaults in common/base/limits.h */
+    const char *data_folder;   /* --data: holds sets that jobs can name; NULL: there is none */
+    uint32_t jobs_per_client;  /* unfinished jobs that one certificate may have; 0: the default */
+    /* How many workers and how many held requests one identity may have. 0: the defaults in
+     * common/base/limits.h. */
     uint32_t sessions_per_identity, watches_per_identity;
-    uint64_t quota;     /* bytes of data sets; 0: no limit */
-    int update_threads; /* that average and update; 0: the number of cores, at most 4 */
-    bool insecure;      /* allows addresses of other machines without encryption */
-    const cop_tls *tls; /* for tls+tcp:// addresses; borrowed; NULL: none */
+    uint64_t quota;     /* maximum bytes of data sets; 0: no limit */
+    int update_threads; /* number of compute threads; 0: the number of cores, at most 4 */
+    bool insecure;      /* may listen for other machines without encryption */
+    const cop_tls *tls; /* for tls+tcp:// addresses; borrowed; NULL: there are no certificates */
     const cop_kernels *kernels;
-    bool portable; /* no job needs OpenBLAS, so it is not loaded */
-    unsigned char self_test[32];
+    bool portable;               /* no job needs OpenBLAS, so it is not loaded */
+    unsigned char self_test[32]; /* the result of the self-test that workers must also have */
 } coord_config;
 
-/* Starts everything: opens or creates the store, writes the token file, takes up unfinished jobs,
- * and listens. On success the coordinator is ready, and the caller owns *out (coord_stop). USAGE,
- * INPUT: bad configuration. IN_USE: an address, or the state folder, is used by another process.
- * VERSION: the store is newer than this program. DENIED, IO: the state folder cannot be written. */
+/* Starts the coordinator: opens or creates the store, writes the token file if it does not exist,
+ * listens, and continues unfinished jobs. On success the coordinator is ready, and the caller owns
+ * *out (coord_stop).
+ * USAGE, INPUT: the configuration is not valid.
+ * NOT_FOUND: the data folder does not exist.
+ * IN_USE: another process uses an address or the state folder.
+ * VERSION: the store is newer than this program.
+ * DENIED, IO: the state folder cannot be written. */
 cop_err coord_start(const coord_config *config, coord_server **out, cop_error *error);
-/* Stops: saves checkpoints of running jobs, answers held requests, closes and frees everything.
- * Waits for all of it. NULL has no effect. */
+/* Saves checkpoints of the running jobs, answers the held requests, and closes and frees
+ * everything. Returns when all of this is done. NULL has no effect. */
 void coord_stop(coord_server *server);
 
-#define COORD_LIST_MAX 16 /* values of an option that may be repeated */
-/* --init-tls with its options. */
+#define COORD_LIST_MAX 16 /* how often an option that may be repeated can be given */
+/* The option --init-tls and those that belong to it. */
 typedef struct coord_certificates {
-    const char *folder, *days;             /* days NULL: the default */
-    const char *const *hosts, *const *add; /* NULL-terminated; add: "ROLE:NAME" */
+    const char *folder;       /* --init-tls */
+    const char *days;         /* --tls-days: validity of the certificates; NULL: the default */
+    const char *const *hosts; /* --tls-host: names of the coordinator's machine; NULL-terminated */
+    const char *const *add;   /* --add: certificates as "ROLE:NAME"; NULL-terminated */
 } coord_certificates;
-/* Creates the folder with a CA and certificates; or, if `add` is not empty, adds those
- * certificates. Prints the names of the files on standard output. USAGE: bad days or names. EXISTS,
- * IO. */
+/* If `add` is empty, creates the folder with a CA and a certificate for each role. Otherwise adds
+ * the certificates in `add` to the folder. Prints the names of the files on standard output. USAGE:
+ * the number of days, a role or a name is not valid. EXISTS: a file exists already. IO. */
 cop_err coord_make_certificates(const coord_certificates *certificates, cop_error *error);
-/* Prints the requests that a coordinator accepts, each as a line of JSON: kind, name, number, role.
- */
+/* Prints a line of JSON for each request that a coordinator accepts. It has the fields `kind`
+ * ("message" or "method"), `name`, `number` and `role`. */
 void coord_print_rights(void);
-/* The transport, for cop_link_open_local. Owned by the server. */
+/* Returns the transport, for cop_link_open_local. The server owns it. */
 cop_server *coord_transport(coord_server *server);
-/* The token that workers and clients need; "": none. Owned by the server. */
+/* Returns the token that workers and clients need, or "" if they need none. The server owns it. */
 const char *coord_token(const coord_server *server);
 
 /* ---- for `coppice run`: one job in this process, without a store ---- */
 typedef struct coord_progress {
-    uint64_t step, steps;
+    uint64_t step;          /* steps done so far */
+    uint64_t steps;         /* of the whole job */
     uint64_t first_step_ms; /* from coord_run_submit to the end of the first step; 0: not yet */
-    double epoch, train_loss, test_error, test_loss, samples_per_s, seconds, eta_seconds;
-    bool has_train_loss, has_evaluation, has_error, evaluated_on_test, finished;
+    double epoch;           /* epochs done so far, with a fraction */
+    double train_loss;      /* of the last epoch; in the first one, the mean so far */
+    double test_error;      /* of the last evaluation, as a fraction */
+    double test_loss;       /* of the last evaluation */
+    double samples_per_s;   /* present speed of training */
+    double seconds;         /* of training so far */
+    double eta_seconds;     /* estimated time to the end of the job */
+    bool has_train_loss;
+    bool has_evaluation;    /* test_loss is valid */
+    bool has_error;         /* test_error is valid; false if the job has no classes */
+    bool evaluated_on_test; /* evaluations are of the test part; false: of the validation part */
+    bool finished;          /* the run has ended: completed, failed, canceled or paused */
     uint64_t leases_repeated;
-    int workers, state; /* state: Coppice__Api__State */
-    char digest[65];    /* final weights when finished */
-    char text[512];     /* error or warning */
+    int workers;     /* connected to the coordinator */
+    int state;       /* Coppice__Api__State */
+    char digest[65]; /* of the weights in the newest checkpoint; when completed, the final ones */
+    char text[512];  /* error or warning; "": none */
 } coord_progress;
 typedef struct coord_run_options {
-    const char *folder; /* gets checkpoints/, metrics.sqlite, model.safetensors; NULL: none */
-    bool resume;        /* continue from the newest checkpoint in the folder */
-    double timeout_s;   /* fail the job after this time without workers; 0: never */
+    /* The run folder, which gets checkpoints/, metrics.sqlite and model.safetensors. NULL: the job
+     * writes no files. */
+    const char *folder;
+    bool resume;      /* continue from the newest checkpoint in the folder */
+    double timeout_s; /* fail the job when it has had no worker for this time; 0: never */
 } coord_run_options;
-/* Starts the job of this server, which has no state folder. Once only. The server owns job and data
- * from now on, even on an error. INPUT: the run is pinned to another OpenBLAS or processor.
- * CORRUPT, IO, NO_MEMORY. */
+/* Starts the only job of this server, which must have no state folder. May be called once. From now
+ * on the server owns `job` and `data`, even after an error. INPUT: the run to resume is pinned to
+ * another OpenBLAS or processor. CORRUPT, VERSION, IO and other errors of the store. NO_MEMORY. */
 cop_err coord_run_submit(coord_server *server, cop_job *job, cop_data *data,
                          const coord_run_options *options, cop_error *error);
-/* Copies the progress to *out, after a change or after wait_ms. Any thread. */
+/* Copies the progress to *out. If it has not changed since the last call, first waits for a change,
+ * at most for wait_ms. Any thread. */
 void coord_run_progress(coord_server *server, uint32_t wait_ms, coord_progress *out);
-/* Asks the job to save a checkpoint and stop. Then its progress is finished, with state PAUSED. One
- * thread. */
+/* Asks the job to save a checkpoint and to stop, and returns at once. When the job has stopped, its
+ * progress is `finished`, with the state PAUSED. All calls must come from the same thread. */
 void coord_run_interrupt(coord_server *server);
 
 /* ---- figures over time ---- */
 typedef struct coord_figure {
     uint64_t step;
-    double loss, error; /* means over samples; error as a fraction */
-    double seconds;     /* of training up to this step */
-    bool has_error, has_seconds;
+    double loss;    /* mean over samples */
+    double error;   /* share of the samples that were classified wrongly; valid if has_error */
+    double seconds; /* of training up to this step; valid if has_seconds */
+    bool has_error;
+    bool has_seconds;
 } coord_figure;
+/* The three arrays ascend by step. */
 typedef struct coord_history {
-    coord_figure *train;       /* of each completed epoch */
-    coord_figure *evaluations; /* ascending by step */
-    coord_figure *steps;       /* losses of single steps */
+    coord_figure *train;       /* a figure for each completed epoch */
+    coord_figure *evaluations; /* a figure for each evaluation */
+    coord_figure *steps;       /* the losses of single steps */
     size_t train_count, evaluation_count, step_count;
-    bool on_test; /* evaluations are of the test part */
+    bool on_test; /* evaluations are of the test part; false: of the validation part */
 } coord_history;
 typedef struct coord_history_range {
-    uint64_t job;   /* its number in the store; 0: all rows (a run folder has one job) */
-    uint64_t after; /* only single steps after this one */
-    uint32_t limit; /* the maximum number of single steps; 0: epochs and evaluations instead */
+    uint64_t job;   /* its number in the store; 0: all rows, because a run folder has one job */
+    uint64_t after; /* read only single steps after this one; unused if limit is 0 */
+    uint32_t limit; /* the maximum number of single steps; 0: read epochs and evaluations instead */
 } coord_history_range;
 #define COORD_HISTORY_PAGE 50000 /* the maximum number of single steps in an answer of the API */
-/* Reads the store in the file `path`: store.sqlite of a coordinator, or metrics.sqlite of a run
- * folder. NOT_FOUND, CORRUPT, LIMIT (too many rows), NO_MEMORY. The caller owns *out
- * (coord_history_fini). Any thread; slow. */
+/* Reads figures from the file `path`: store.sqlite of a coordinator, or metrics.sqlite of a run
+ * folder. On success the caller owns *out (coord_history_fini). Any thread; slow. NOT_FOUND: the
+ * file cannot be opened. CORRUPT: it cannot be read. LIMIT: it has too many rows. NO_MEMORY. */
 cop_err coord_history_read(const char *path, const coord_history_range *range, coord_history *out,
                            cop_error *error);
-void coord_history_fini(coord_history *history); /* frees and zeroes */
+void coord_history_fini(coord_history *history); /* frees the arrays and zeroes *history */
 
 #endif
