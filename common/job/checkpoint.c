@@ -226,7 +226,7 @@ static cop_err save_in(const cop_job *job, const char *checkpoints, const cop_ch
     cop_err e = writing && target ? COP_OK : cop_no_memory(error);
     if (!e) e = cop_folder_remove(writing, error); /* left by a process that was killed */
     if (!e) e = write_files(job, writing, c, error);
-    if (!e) e = cop_folder_replace(writing, target, error); /* `target` may be left by an earlier run */
+    if (!e) e = cop_folder_replace(writing, target, error); /* an earlier run may have left it */
     if (e && writing) cop_folder_remove(writing, NULL);
     cop_free(writing);
     cop_free(target);
