@@ -10,7 +10,8 @@
 #include "common/base/log.h"
 #include "common/base/str.h"
 
-/* IEEE 754 binary16 (1 sign, 5 exponent, 10 fraction bits) to f32; exact. */
+/* Converts an IEEE 754 binary16 (1 sign bit, 5 exponent bits, 10 fraction bits) to f32. The result
+ * is exact. */
 static float from_f16(uint16_t h) {
     const uint32_t sign = (uint32_t)(h >> 15) << 31, exponent = h >> 10 & 31, fraction = h & 1023;
     uint32_t bits = sign;
@@ -82,9 +83,10 @@ static cop_err convert(const cop_parameter *p, const cop_tensor_entry *t, const 
     return COP_OK;
 }
 
-/* Wrappers put a prefix before all names: "module." (DataParallel), "_orig_mod." (compile),
- * "model.", "net.". Returns the prefix's length if, without it, one tensor is the job's first
- * parameter; otherwise 0. */
+/* Returns the length of a prefix that all names share and that ends in a dot, such as "module.".
+ * The name of the model's first parameter must be among the names without it. Returns 0 if there is
+ * no such prefix. PyTorch's wrappers put one before all names: DataParallel puts "module.", compile
+ * puts "_orig_mod.", and modules around the model often put "model." or "net.". */
 static size_t common_prefix(const cop_model *model, const cop_safetensors *file) {
     const size_t count = cop_safetensors_count(file);
     if (!count || !cop_model_parameter_count(model)) return 0;
@@ -112,7 +114,7 @@ static const cop_tensor_entry *find_tensor(const cop_safetensors *file, const ch
     return NULL;
 }
 
-/* Fails and lists the names that the file has. */
+/* Fails because the file has no tensor of this name. The error lists up to 8 names that it has. */
 static cop_err fail_missing(const char *name, const cop_safetensors *file, const char *path,
                             cop_error *error) {
     const size_t count = cop_safetensors_count(file);

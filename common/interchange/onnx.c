@@ -1,6 +1,6 @@
 /* Writes a model as an ONNX file: the graph of common/nn/graph.h in the messages of
- * proto/onnx.proto. All messages live in one arena and point into the graph and the weights.
- * Packing makes the only copy. */
+ * proto/onnx.proto. All messages live in one arena. They borrow names and values from the graph and
+ * the weights, which are copied only when the messages are packed. */
 #include <stdio.h>
 #include <string.h>
 
@@ -12,12 +12,12 @@
 #include "proto/onnx.pb-c.h"
 
 enum {
-    PROPERTIES = 4, /* of the model's metadata */
-    INPUTS = 2,     /* the sample, and the flag that switches dropout on */
+    PROPERTIES = 4, /* entries in the model's metadata */
+    INPUTS = 2,     /* at most: the sample, and the flag that switches dropout on */
     IR_VERSION = 8,
     ARENA_BYTES = 64 << 20 /* 256 layers of ten nodes take 3 MB */
 };
-#define FILE_MAX 0x7fffffffu /* protobuf's own limit */
+#define FILE_MAX 0x7fffffffu /* bytes: protobuf's own limit */
 
 typedef struct writer {
     Coppice__Onnx__Model *model;
@@ -25,12 +25,13 @@ typedef struct writer {
     bool failed;
 } writer;
 
-/* Casts const away, because protobuf-c's strings lack it; nothing here writes to them. */
+/* Casts const away, because the strings of protobuf-c are not const. Nothing here writes to them.
+ */
 static char *borrow(const char *text) {
     return (char *)(uintptr_t)text;
 }
 
-/* From the arena; NULL and w->failed if it is full. */
+/* Allocates an array from the arena. If the arena is full, returns NULL and sets w->failed. */
 static void *allocate(writer *w, size_t count, size_t size) {
     void *block = w->failed ? NULL : cop_proto_alloc(&w->model->base, count * size + 1);
     if (!block) w->failed = true;
@@ -66,7 +67,8 @@ static Coppice__Onnx__Tensor *new_tensor(writer *w, const cop_graph_value *value
     return t;
 }
 
-/* Describes an input or output: (N, shape...), or, without a shape, a scalar. */
+/* Describes an input or output of the model. Its shape is (N, shape...); if `shape` is NULL, it is
+ * a scalar. */
 static Coppice__Onnx__ValueInfo *value_info(writer *w, cop_value number,
                                             Coppice__Onnx__Tensor__DataType type,
                                             const cop_shape *shape) {
@@ -186,7 +188,7 @@ static void fill_inputs_and_outputs(writer *w, Coppice__Onnx__Graph *out, const 
     out->input[out->n_input++] =
         value_info(w, g->input, COPPICE__ONNX__TENSOR__DATA_TYPE__FLOAT, &g->sample);
     if (!w->failed) out->input[0]->doc_string = borrow(m->input);
-    /* Callers may omit an input that has an initializer: then dropout is off. */
+    /* The flag has an initializer, so callers may omit this input. Then dropout is off. */
     if (g->training != COP_VALUE_NONE) {
         Coppice__Onnx__ValueInfo *flag =
             value_info(w, g->training, COPPICE__ONNX__TENSOR__DATA_TYPE__BOOL, NULL);

@@ -1,5 +1,6 @@
-/* Reads safetensors files. See safetensors.h. A small strict parser reads the header's JSON. It
- * accepts only what the format contains: objects of objects, strings, arrays of numbers. */
+/* Reads safetensors files. See safetensors.h. A small strict parser reads the JSON of the header.
+ * It accepts only what the format contains: an object of objects, whose values are strings and
+ * arrays of numbers. */
 #include "common/interchange/safetensors_tensor.h"
 
 #include <stdio.h>
@@ -40,7 +41,7 @@ struct cop_safetensors {
     char *bytes;
     cop_tensor_entry *tensors;
     size_t count, capacity;
-    char **keys, **values; /* metadata */
+    char **keys, **values; /* of the metadata */
     size_t metadata_count, metadata_capacity;
 };
 
@@ -90,7 +91,7 @@ static void append_code(cop_str *out, unsigned code) {
     }
 }
 
-/* Four hexadecimal digits. */
+/* Parses four hexadecimal digits. */
 static bool take_hex(json *j, unsigned *out) {
     if (j->end - j->at < 4) return false;
     *out = 0;
@@ -120,7 +121,7 @@ static bool take_escape(json *j, cop_str *out) {
     }
     unsigned code, low;
     if (c != 'u' || !take_hex(j, &code)) return false;
-    if (code >= 0xd800 && code < 0xdc00) { /* the first half of a pair; the second one follows */
+    if (code >= 0xd800 && code < 0xdc00) { /* first half of a surrogate pair */
         if (j->end - j->at < 2 || j->at[0] != '\\' || j->at[1] != 'u') return false;
         j->at += 2;
         if (!take_hex(j, &low) || low < 0xdc00 || low >= 0xe000) return false;
@@ -132,7 +133,7 @@ static bool take_escape(json *j, cop_str *out) {
     return true;
 }
 
-/* Parses a string into `out`, which it clears first. */
+/* Parses a string and puts its text into `out`, whose old text it drops. */
 static bool take_string(json *j, cop_str *out) {
     cop_str_clear(out);
     if (!take(j, '"')) return false;
@@ -161,7 +162,7 @@ static bool take_number(json *j, uint64_t *out) {
     return digits > 0;
 }
 
-/* Parses [n, n, ...] with up to `limit` numbers. */
+/* Parses an array of up to `limit` numbers: [n, n, ...]. */
 static bool take_numbers(json *j, uint64_t *out, int limit, int *count) {
     *count = 0;
     if (!take(j, '[')) return false;
@@ -261,7 +262,7 @@ static bool add_tensor(json *j, cop_safetensors *f, const cop_tensor_entry *t) {
 typedef struct reader {
     cop_safetensors *file;
     json json;        /* the rest of the header */
-    const char *data; /* the tensors */
+    const char *data; /* the bytes of all tensors */
     uint64_t data_size;
     const char *what; /* names the file in errors */
     cop_error *error;
@@ -295,8 +296,8 @@ static int compare_offsets(const void *a, const void *b) {
     return x->size < y->size ? -1 : x->size > y->size;
 }
 
-/* Checks that each byte of the data belongs to exactly one tensor, in whatever order the header
- * lists them. */
+/* Checks that each byte of the data belongs to exactly one tensor. The header may list the tensors
+ * in any order. */
 static cop_err check_cover(const reader *r) {
     const cop_safetensors *f = r->file;
     const cop_tensor_entry **order = cop_alloc_array(f->count + 1, sizeof *order);
@@ -370,7 +371,7 @@ static cop_err read_header(reader *r) {
     return e ? e : check_cover(r);
 }
 
-/* Takes ownership of `bytes`, on failure, too. */
+/* Decodes the bytes of a file. Takes ownership of `bytes`, also if it fails. */
 static cop_err decode(char *bytes, size_t size, const char *what, cop_safetensors **out,
                       cop_error *error) {
     cop_error local = {0};

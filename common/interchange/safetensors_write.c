@@ -8,7 +8,8 @@
 #include "common/base/file.h"
 #include "common/base/str.h"
 
-/* What callers must get right: each tensor's size matches its dtype and shape. */
+/* Asserts what callers must get right, for example that each tensor's size matches its dtype and
+ * shape. */
 static void check_content(const cop_safetensors_content *content) {
     COP_ASSERT(content->tensors || content->count == 0);
     COP_ASSERT(content->metadata || content->metadata_count == 0);
@@ -53,7 +54,8 @@ static void append_header(const cop_safetensors_content *content, cop_str *out) 
     while (!out->failed && (out->length + 8) % 64) cop_str_append(out, " ");
 }
 
-/* Lists the parts of the file: length, header, then the tensors. `parts` has count + 2 entries. */
+/* Lists the parts of the file: the length, the header, then the tensors. `parts` has
+ * content->count + 2 entries. */
 static void list_parts(const cop_safetensors_content *content, const cop_str *header,
                        unsigned char length[8], cop_file_part *parts) {
     COP_ASSERT(!header->failed && (header->length + 8) % 64 == 0);

@@ -1,6 +1,6 @@
-/* Writes a model as a Python file for PyTorch: an nn.Sequential whose entries are named by the
- * layers' numbers, so that `coppice import` accepts its state_dict. Text from outside (the job's
- * name, names of classes) goes through python_string. */
+/* Writes a model as a Python file for PyTorch. The file builds an nn.Sequential whose entries are
+ * named by the numbers of the layers, so that `coppice import` accepts its state_dict. All text
+ * from outside (the name of the job and of its classes) goes through python_string. */
 #include <stdio.h>
 #include <string.h>
 
@@ -10,7 +10,7 @@
 
 /* ---- Python literals ---- */
 
-/* Decodes the code point at p (valid UTF-8) and counts its bytes. */
+/* Decodes the code point at p, which is valid UTF-8. Sets *bytes to the number of its bytes. */
 static unsigned code_point(const unsigned char *p, int *bytes) {
     const int more = *p >= 0xf0 ? 3 : *p >= 0xe0 ? 2 : *p >= 0xc0 ? 1 : 0;
     unsigned code = more == 3 ? *p & 7u : more == 2 ? *p & 15u : more == 1 ? *p & 31u : *p;
@@ -19,7 +19,8 @@ static unsigned code_point(const unsigned char *p, int *bytes) {
     return code;
 }
 
-/* Appends a string literal of printable ASCII that Python reads as `text`. */
+/* Appends a string literal that has only printable ASCII characters and that Python reads as
+ * `text`. If `text` is not valid UTF-8, Python reads each of its bytes as one character. */
 static void python_string(cop_str *out, const char *text) {
     const unsigned char *p = (const unsigned char *)text;
     const bool valid = cop_utf8_valid(text, strlen(text));
@@ -55,7 +56,8 @@ static const char standardize[] =
     "    def forward(self, x):\n"
     "        return (x - self.mean) / self.std\n";
 
-/* Prints the preparation of the input: its classes into t, its entries into `entries`. */
+/* Prints the modules that prepare the input: the Python classes that they need into t, and their
+ * entries of the nn.Sequential into `entries`. */
 static void print_preparation(const cop_export *m, cop_torch *t, cop_str *entries) {
     const cop_input *input = cop_model_input(m->model);
     const bool image = m->sample.rank > 1;
