@@ -30,15 +30,15 @@ COP_INLINE void vf_store(float *p, vf v) {
 }
 
 #if COP_VL == 8 && defined(__AVX2__)
-/* -1 in the first `count` lanes. */
+/* -1 in the first `count` lanes, 0 in the others. */
 COP_INLINE __m256i vf_first_lanes(size_t count) {
     return _mm256_cmpgt_epi32(_mm256_set1_epi32((int)count),
                               _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7));
 }
 #endif
 
-/* Loads the first `count` lanes, up to COP_VL. The others become +0, and their memory is not
- * touched. */
+/* Loads the first `count` lanes; count is at most COP_VL. The other lanes become +0, and their
+ * memory is not touched. */
 COP_INLINE vf vf_load_part(const float *p, size_t count) {
 #if COP_VL == 16 && defined(__AVX512F__)
     return (vf)_mm512_maskz_loadu_ps((__mmask16)((1u << count) - 1), p);
@@ -51,6 +51,7 @@ COP_INLINE vf vf_load_part(const float *p, size_t count) {
 #endif
 }
 
+/* Stores the first `count` lanes. The memory of the others is not touched. */
 COP_INLINE void vf_store_part(float *p, vf v, size_t count) {
 #if COP_VL == 16 && defined(__AVX512F__)
     _mm512_mask_storeu_ps(p, (__mmask16)((1u << count) - 1), (__m512)v);
@@ -65,8 +66,8 @@ COP_INLINE vf vf_splat(float x) {
     return x - (vf){0};
 }
 
-/* a * b + c with one rounding per lane. Compilers turn `__builtin_fmaf` per lane into the same
- * instructions, but sanitizers and -O0 keep the loop. */
+/* a * b + c with one rounding per lane. Compilers turn the loop over `__builtin_fmaf` into the same
+ * instructions as the intrinsics, but not with sanitizers or -O0. */
 COP_INLINE vf vf_fma(vf a, vf b, vf c) {
 #if COP_VL == 16 && defined(__AVX512F__)
     return (vf)_mm512_fmadd_ps((__m512)a, (__m512)b, (__m512)c);
@@ -80,11 +81,13 @@ COP_INLINE vf vf_fma(vf a, vf b, vf c) {
 #endif
 }
 
-/* All lanes, or only the first `count` of them. Whole vectors take the plain instruction. */
+/* Loads the first `count` lanes as vf_load_part does. A whole vector takes the plain instruction.
+ */
 COP_INLINE vf vf_load_part_of(const float *p, size_t count) {
     return count == COP_VL ? vf_load(p) : vf_load_part(p, count);
 }
 
+/* Stores the first `count` lanes. A whole vector takes the plain instruction. */
 COP_INLINE void vf_store_part_of(float *p, vf v, size_t count) {
     if (count == COP_VL)
         vf_store(p, v);
@@ -92,7 +95,7 @@ COP_INLINE void vf_store_part_of(float *p, vf v, size_t count) {
         vf_store_part(p, v, count);
 }
 
-/* IEEE square root of each lane. */
+/* The IEEE square root of each lane. */
 COP_INLINE vf vf_sqrt(vf x) {
 #if COP_VL == 16 && defined(__AVX512F__)
     return (vf)_mm512_sqrt_ps((__m512)x);
@@ -106,12 +109,13 @@ COP_INLINE vf vf_sqrt(vf x) {
 #endif
 }
 
-/* -1 where x replaces `best`, the largest value so far: where it is larger, or is the first NaN. */
+/* -1 in the lanes where x replaces `best`, the largest value so far; 0 in the others. x replaces it
+ * if x is larger, or if x is NaN and `best` is not. */
 COP_INLINE vi vf_replaces_max(vf x, vf best) {
     return (x > best) | ((x != x) & (best == best));
 }
 
-/* mask ? a : b per lane. The lanes of mask are 0 or -1, as a comparison gives them. */
+/* mask ? a : b per lane. Each lane of `mask` is 0 or -1, as in the result of a comparison. */
 COP_INLINE vf vf_select(vi mask, vf a, vf b) {
     return (vf)(((vi)a & mask) | ((vi)b & ~mask));
 }

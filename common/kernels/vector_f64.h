@@ -1,6 +1,6 @@
-/* Elementary functions of base/real.h on vectors of COP_VL / 2 doubles, with the same bits
- * (tested). They cover what Box-Muller needs, for its range of arguments. Included after vector.h.
- */
+/* Elementary functions of base/real.h on vectors of COP_VL / 2 doubles. Each lane has the bits of
+ * the scalar function (tested). They are the functions that Box-Muller needs, and are valid for the
+ * arguments that occur there. Included after vector.h. */
 #ifndef COP_KERNELS_VECTOR_F64_H
 #define COP_KERNELS_VECTOR_F64_H
 
@@ -39,13 +39,13 @@ COP_INLINE vd vd_sqrt(vd x) {
 #endif
 }
 
-/* bit ? a : b per lane. */
+/* bit != 0 ? a : b per lane. */
 COP_INLINE vd vd_select(vq bit, vd a, vd b) {
     const vq mask = (vq)(bit != 0);
     return (vd)(((vq)a & mask) | ((vq)b & ~mask));
 }
 
-/* Converts integers below 2^52; exact. */
+/* Converts integers below 2^52 to doubles. The result is exact. */
 COP_INLINE vd vd_of(vq x) {
     return (vd)(x | 0x4330000000000000u) - 0x1p52;
 }
@@ -57,13 +57,13 @@ COP_INLINE vd vd_horner(vd x, const double *c, int count) {
     return p;
 }
 
-/* cop_ln for normal positive numbers. */
+/* cop_ln of each lane. The lanes are positive normal numbers. */
 COP_INLINE vd vd_ln(vd x) {
     static const double c[] = {2.0 / 3,  2.0 / 5,  2.0 / 7,  2.0 / 9,  2.0 / 11, 2.0 / 13,
                                2.0 / 15, 2.0 / 17, 2.0 / 19, 2.0 / 21, 2.0 / 23};
     const uint64_t sqrt_half = 0x3fe6a09e667f3bcdu;
     const vq u = (vq)x - sqrt_half;
-    const vd e = vd_of(((u >> 52) ^ 0x800u) + 0x800u) - 4096.0; /* the shift keeps the sign */
+    const vd e = vd_of(((u >> 52) ^ 0x800u) + 0x800u) - 4096.0; /* the top 12 bits, signed */
     const vd f = (vd)((u & 0x000fffffffffffffu) + sqrt_half) - 1.0;
     const vd s = f / (2.0 + f), z = s * s, square = 0.5 * f * f;
     vd tail = s * vd_fma(z, vd_horner(z, c, 11), square);
@@ -71,7 +71,7 @@ COP_INLINE vd vd_ln(vd x) {
     return vd_fma(e, vd_splat(0x1.62e42fee00000p-1), f - (square - tail));
 }
 
-/* cop_sin and cop_cos for numbers below 2^30. */
+/* cop_sin and cop_cos of each lane. The lanes are below 2^30. */
 COP_INLINE void vd_sin_cos(vd x, vd *sine, vd *cosine) {
     static const double sines[] = {
         -1.0 / 6,        1.0 / 120,        -1.0 / 5040,          1.0 / 362880,
@@ -95,7 +95,7 @@ COP_INLINE void vd_sin_cos(vd x, vd *sine, vd *cosine) {
     *cosine = vd_select((quadrant + 1) & 2, -right, right);
 }
 
-/* cop_normal_pair on each pair of lanes. */
+/* cop_normal_pair on each lane of a and the same lane of b. */
 COP_INLINE void vd_normal_pair(vu_half a, vu_half b, vd *first, vd *second) {
     const vd u1 = (vd_of(__builtin_convertvector(a, vq)) + 1.0) * 0x1p-32;
     const vd angle = vd_of(__builtin_convertvector(b, vq)) * 0x1p-32 * 0x1.921fb54442d18p+2;

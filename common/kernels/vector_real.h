@@ -1,12 +1,13 @@
-/* Elementary functions of D4 on vectors of floats. Included after vector.h. exp and log1p have the
- * bits of those in base/real_f32.h (tested); the others exist only here. */
+/* Elementary functions of D4 on vectors of floats. Included after vector.h. vf_exp and
+ * vf_log1p_unit have the bits of the scalar functions in base/real_f32.h (tested); the other
+ * functions exist only here. */
 #ifndef COP_KERNELS_VECTOR_REAL_H
 #define COP_KERNELS_VECTOR_REAL_H
 
 #include "common/kernels/vector.h"
 
-/* cop_exp_f32 of each lane, with the same bits. (Compilers do not vectorise the scalar function's
- * comparisons.) */
+/* cop_exp_f32 of each lane, with the same bits. It is written out here because compilers do not
+ * vectorise the comparisons of the scalar function. */
 COP_INLINE vf vf_exp(vf x) {
     const vf shift = vf_splat(0x1.8p23f);
     x = vf_select(x > 89.0f, vf_splat(89.0f), x);
@@ -27,7 +28,7 @@ COP_INLINE vf vf_exp(vf x) {
     return p * (vf)((half + 127u) << 23) * (vf)((n - half + 127u) << 23);
 }
 
-/* cop_log1p_unit_f32 of each lane. */
+/* cop_log1p_unit_f32 of each lane, with the same bits. */
 COP_INLINE vf vf_log1p_unit(vf x) {
     const vf s = x / (2.0f + x), z = s * s, twice = s + s;
     vf q = vf_fma(z, vf_splat(1.0f / 17.0f), vf_splat(1.0f / 15.0f));
@@ -40,9 +41,9 @@ COP_INLINE vf vf_log1p_unit(vf x) {
     return vf_fma(twice * z, q, twice);
 }
 
-/* exp(x) - 1 for x <= 0, within 3 ulp; larger x give a less exact exp(x) - 1. From -1/2 on it is a
- * Taylor polynomial to x^8 (the rest is below 2^-26 of the value), below -1/2 the plain difference.
- */
+/* exp(x) - 1 for x <= 0, within 3 ulp. For x > 0 the result is less exact. For x > -1/2 it is a
+ * Taylor polynomial up to x^8; for x <= 0, the terms left out are below 2^-26 of the value. For
+ * other x it is the plain difference. */
 COP_INLINE vf vf_expm1_below(vf x) {
     vf q = vf_fma(x, vf_splat(1.0f / 40320), vf_splat(1.0f / 5040));
     q = vf_fma(q, x, vf_splat(1.0f / 720));
@@ -54,15 +55,16 @@ COP_INLINE vf vf_expm1_below(vf x) {
     return vf_select(x > -0.5f, near, vf_exp(x) - 1.0f);
 }
 
-/* 1 / (1 + exp(-x)) within 4 ulp. It takes the exponential of -|x|, so that both tails keep their
- * digits. */
+/* 1 / (1 + exp(-x)) within 4 ulp. It uses exp(-|x|), so that the result is as exact for large
+ * negative x as for large positive x. */
 COP_INLINE vf vf_sigmoid(vf x) {
     const vf e = vf_exp((vf)((vi)x | INT32_MIN)); /* -|x| */
     return vf_select(x < 0.0f, e, vf_splat(1.0f)) / (1.0f + e);
 }
 
-/* tanh within 3 ulp; tanh(-x) = -tanh(x) bit for bit. Below 0.625 an odd polynomial (fitted,
- * relative error below 2^-29), above it 1 - 2 / (exp(2 |x|) + 1). */
+/* tanh within 3 ulp. tanh(-x) = -tanh(x) bit for bit. For |x| < 0.625 it is an odd polynomial,
+ * fitted with a relative error below 2^-29. For larger |x| it is 1 - 2 / (exp(2 |x|) + 1), with the
+ * sign of x. */
 COP_INLINE vf vf_tanh(vf x) {
     const vi sign = (vi)x & INT32_MIN;
     const vf a = (vf)((vi)x ^ sign), z = a * a;
@@ -75,18 +77,17 @@ COP_INLINE vf vf_tanh(vf x) {
     return (vf)((vi)vf_select(a < 0.625f, near, far) | sign);
 }
 
-/* The distribution function of the standard normal, 1/2 erfc(-x / sqrt 2), within 8 ulp, and its
- * density. With a = |x|, the upper tail is exp(-a^2 / 2) r / (1 + a), where r is a polynomial in (a
- * - 7/2) / (a + 7/2) fitted on 0 <= a <= 15 (relative error below 2^-25). The form is that of
- * Shepherd, Laframboise, "Chebyshev approximation of (1 + 2x) exp(x^2) erfc x in 0 <= x <
- * infinity", Math. Comp. 36, 1981. The rounding error of a^2 is added back, so that the tail keeps
- * its digits. */
+/* Returns the distribution function of the standard normal distribution, 1/2 erfc(-x / sqrt 2),
+ * within 8 ulp, and sets *density to the density. With a = |x|, the upper tail is exp(-a^2 / 2) r /
+ * (1 + a). r is a polynomial in u = (a - 7/2) / (a + 7/2), fitted on 0 <= a <= 15 with a relative
+ * error below 2^-25. The form is that of Shepherd, Laframboise, "Chebyshev approximation of (1 +
+ * 2x) exp(x^2) erfc x in 0 <= x < infinity", Math. Comp. 36, 1981. The exponential is corrected by
+ * the rounding error of a^2 (`lost`); without that, the tail would be inexact for large a.
+ *
+ * a is at most 15: beyond, the tail and the density are below the smallest float. */
 COP_INLINE vf vf_normal(vf x, vf *density) {
     vf a = (vf)((vi)x & INT32_MAX);
-    a = vf_select(a > 15.0f, vf_splat(15.0f), a); /* beyond 15, the tail and the density are below
-                                                   * the
-                                                   * smallest
-                                                   * float */
+    a = vf_select(a > 15.0f, vf_splat(15.0f), a);
     const vf square = a * a, lost = vf_fma(a, a, -square);
     const vf rough = vf_exp(-0.5f * square), e = vf_fma(rough, -0.5f * lost, rough);
     const vf u = (a - 3.5f) / (a + 3.5f);
