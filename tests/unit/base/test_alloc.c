@@ -1,4 +1,4 @@
-/* The allocation functions: counting, injected failures, alignment. LABELS: quick threads */
+/* The allocation functions: how they count, fail when told to, and align. LABELS: quick threads */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>

@@ -1,4 +1,4 @@
-/* Files, which are complete or absent; folders, names, paths. */
+/* Files, folders, names and paths. A written file is complete or absent. */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>

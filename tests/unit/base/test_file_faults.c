@@ -1,6 +1,6 @@
-/* Injected file faults: whichever write, fsync or rename fails, the old or the new file is there
- * and complete, and no temporary file is left. A process reads COPPICE_FAIL_IO only once, so each
- * case runs in a child, and this process never writes files itself. */
+/* Injected file faults. Whichever write, fsync or rename fails, either the old or the new file is
+ * there and complete, and no temporary file is left. A process reads COPPICE_FAIL_IO only once, so
+ * each case runs in a child, and this process never writes files itself. */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>

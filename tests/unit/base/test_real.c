@@ -1,6 +1,6 @@
-/* Accuracy of the elementary functions of D4 on dense sweeps, compared with the C library's long
- * double functions, in units in the last place (ulp); and their values at the limits of the range.
- */
+/* The elementary functions of D4. On a dense grid of arguments, their errors are measured in units
+ * in the last place (ulp) against the C library's long double functions. Their values at the limits
+ * of the number range are tested, too. */
 #include <math.h>
 #include <setjmp.h>
 #include <stdarg.h>

@@ -1,5 +1,5 @@
 /* A client of a malicious coordinator, whose answers are too long or inconsistent. The client
- * prints a message for each, and writes no memory out of bounds. LABELS: quick */
+ * prints a message for each of them, and never writes out of bounds. LABELS: quick */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>

@@ -1,4 +1,4 @@
-/* Text output: texts chosen by others cannot control the terminal. LABELS: quick */
+/* Text output: texts that others have chosen cannot control the terminal. LABELS: quick */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>

@@ -1,6 +1,7 @@
-/* No access without credentials: tries every request on every socket of a running coordinator (both
- * lists come from the program itself) with missing, wrong, expired and wrong-role credentials,
- * which are all refused, and with the right ones, which are all accepted. LABELS: quick */
+/* No access without credentials. Makes every request on every socket of a running coordinator (both
+ * lists come from the program itself). Requests with missing, wrong or expired credentials, or with
+ * those of a wrong role, must be refused; requests with the right credentials must be accepted.
+ * LABELS: quick */
 #include "unit/net/tls_fixture.h"
 
 #include <arpa/inet.h>

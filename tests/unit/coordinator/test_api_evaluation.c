@@ -1,5 +1,5 @@
-/* A coordinator's answers to invalid calls about evaluations, which our client never makes: each
- * gets a message, and none is misread. */
+/* Invalid calls about evaluations, which our client never makes. The coordinator refuses each with
+ * a message, and takes none for another, valid call. */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>

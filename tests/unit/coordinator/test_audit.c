@@ -1,5 +1,5 @@
-/* Audits in virtual time: audited blocks need two equal results; a worker with wrong results is
- * found, gets no more work, and its damage is undone; no honest worker is suspected, and a
+/* Audits in virtual time. Audited blocks need two equal results. A worker with wrong results is
+ * found and gets no more work, and its damage is undone. No honest worker is suspected, and a
  * diverging job is not mistaken for a lying worker. */
 #include "virtual_pool.h"
 

@@ -1,6 +1,6 @@
-/* Evaluations in the core: members of an ensemble are leased slice by slice, and passed on in order
- * for any order of results; a limited window, repeated leases, fair shares, cancel and stop.
- * LABELS: quick */
+/* Evaluations in the core. Members of an ensemble are leased slice by slice, and their results are
+ * passed on in order, in whatever order they arrive. Also tests the limited window of leases,
+ * repeated leases, fair shares, cancel and stop. LABELS: quick */
 #include "core_fixture.h"
 
 #include "common/base/alloc.h"

@@ -1,4 +1,4 @@
-/* Life of a job: load, train, evaluate, checkpoint, pause, cancel, stop, resume. */
+/* The life of a job in the core: load, train, evaluate, checkpoint, pause, cancel, stop, resume. */
 #include "core_fixture.h"
 
 #include "common/base/alloc.h"

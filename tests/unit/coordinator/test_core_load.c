@@ -1,5 +1,6 @@
-/* Costs of a large pool and a long queue: CPU time (not wall time, because the machine may be busy)
- * and memory for 10,000 workers and 10,000 queued jobs on one core. */
+/* Costs of a large pool and a long queue: the CPU time and the memory of the core for 10,000
+ * workers and 10,000 queued jobs. It measures CPU time, not wall time, because the machine may be
+ * busy. */
 #include "core_fixture.h"
 
 #include <malloc.h>

@@ -1,5 +1,5 @@
-/* Results and leases: which results are kept or refused, and what happens to blocks whose worker
- * dies, is slow, cannot compute, or returns a non-finite value. */
+/* Results and leases: which results the core keeps or refuses, and what happens to a block whose
+ * worker dies, is slow, cannot compute it, or returns a value that is not finite. */
 #include "core_fixture.h"
 
 /* A job, and `workers` workers that have not pulled yet. */

@@ -1,6 +1,7 @@
 /* LABELS: quick threads
- * Data sets of a coordinator: their names, their content, and the sets in memory, also on a full
- * disk and after a row or a file was lost. WRAPS: rename unlink */
+ * Data sets of a coordinator: their names, their content, and the sets in memory. Also on a full
+ * disk, and after a row of the store or a file was lost.
+ * WRAPS: rename unlink */
 #include <errno.h>
 #include <stdatomic.h>
 #include <unistd.h>

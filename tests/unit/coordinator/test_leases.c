@@ -1,5 +1,6 @@
-/* Leases in virtual time: a worker's expected time follows its measured times, despite outliers;
- * unequal workers get shards in proportion to their speed; idle ones copy blocks of a slow one. */
+/* Leases in virtual time. A worker's expected time follows its measured times, despite outliers.
+ * Workers of different speeds get shards in proportion to their speeds. Idle workers compute blocks
+ * of a slow worker, too. */
 #include "virtual_pool.h"
 
 #include "coordinator/core/lease_times.h"

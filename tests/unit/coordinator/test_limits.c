@@ -1,5 +1,6 @@
-/* What one peer can make a coordinator do and hold: calls of one identity on the thread pool, bytes
- * of requests that wait, hashes of repeated results, results of an unknown kind. LABELS: quick */
+/* Limits of what one peer can make a coordinator do and hold: how many calls of one identity run on
+ * the thread pool, how many bytes of requests wait, and how many repeated results are hashed. Also
+ * results of an unknown kind. LABELS: quick */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stdatomic.h>

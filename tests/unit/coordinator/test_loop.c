@@ -1,4 +1,4 @@
-/* Events for the core without memory: events that happen only once are never lost. */
+/* Events for the core when allocations fail: an event that happens only once is never lost. */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>

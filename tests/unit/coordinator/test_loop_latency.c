@@ -1,5 +1,5 @@
-/* How long the loop did not check for messages: the histogram compared with the sorted values, and
- * a loop that sleeps and stalls. */
+/* Measures of how long the loop did not check for messages. The histogram is compared with the
+ * sorted values. Work of the loop counts as a stall, but its sleep does not. */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>

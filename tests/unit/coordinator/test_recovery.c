@@ -1,4 +1,5 @@
-/* Recovery: durable writes, jobs after a restart, keys of submissions. */
+/* Recovery: which writes must be durable, which jobs go on after a restart, and keys of
+ * submissions. */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>

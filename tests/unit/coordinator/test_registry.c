@@ -1,4 +1,4 @@
-/* The pool: workers join, fall silent, drain and leave; and how long a PULL is held. */
+/* The pool: workers join, fall silent, drain and leave. Also how long a PULL is held. */
 #include "core_fixture.h"
 
 static void test_unknown_worker_gets_unknown(void **state) {

@@ -1,5 +1,5 @@
-/* Rounds and partitions: blocks are nodes of D5's tree and cover all shards, for any pool; the
- * choice of blocks for workers; sums that do not depend on the partition. */
+/* Rounds and partitions. For any pool, the blocks are nodes of D5's tree and cover all shards, and
+ * the sums do not depend on the partition. Also tests which block a worker gets. */
 #include "core_fixture.h"
 
 #include "common/base/shards.h"

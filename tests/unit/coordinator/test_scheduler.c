@@ -1,5 +1,5 @@
-/* Sharing the pool among jobs: priority, fair share, residents, limits, pinned fingerprints, speed
- * of deciding. */
+/* How jobs share the pool: priority, fair shares, jobs in memory, limits, and jobs that are pinned
+ * to a fingerprint. Also how fast the scheduler decides. */
 #include "core_fixture.h"
 
 #include <time.h>

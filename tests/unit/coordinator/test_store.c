@@ -1,6 +1,6 @@
 /* LABELS: quick threads
- * The store: acknowledged data are there after a reopen and after kill -9; newer and damaged files
- * are refused; metrics of a repeated step are replaced. */
+ * The store. Acknowledged data are there after it is opened again, and after kill -9. Files of
+ * newer versions and damaged files are refused. Metrics of a repeated step are replaced. */
 #include <fcntl.h>
 #include <math.h>
 #include <setjmp.h>

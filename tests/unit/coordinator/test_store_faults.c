@@ -1,7 +1,8 @@
-/* No crash loses the store: SQLite writes through disk_vfs.h, which crashes after every single
- * change of a file, by kill -9 and by a loss of power. Acknowledged data must be there. Also, every
- * file call of SQLite and every allocation, including SQLite's own, fails once: no crash, no leak,
- * a message, and all acknowledged data are there.
+/* No crash loses the store. SQLite writes through disk_vfs.h, which simulates a crash after every
+ * single change of a file, by kill -9 and by a loss of power. Acknowledged data must be there
+ * afterwards. Also, each file call of SQLite and each allocation, including SQLite's own, fails
+ * once. Then the store neither crashes nor leaks, it reports a failure with a message, and all
+ * acknowledged data are there.
  *
  * WITH: unit/coordinator/disk_vfs.c */
 #include <setjmp.h>

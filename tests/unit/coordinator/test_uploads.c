@@ -1,5 +1,5 @@
 /* LABELS: quick threads
- * Uploads of data sets: lengths, quotas, damage, restarts, and a full disk.
+ * Uploads of data sets: wrong lengths, quotas, damage, restarts, and a full disk.
  * WRAPS: stat */
 #include <stdatomic.h>
 #include <sys/stat.h>

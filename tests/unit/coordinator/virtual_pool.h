@@ -52,7 +52,7 @@ typedef struct vp_worker {
     bool lies_in_loss;             /* wrong results have a wrong loss and a wrong gradient */
     bool not_finite;               /* wrong results say that they are not finite */
     bool lies_in_count;            /* wrong results have only a wrong number of correct samples */
-    uint64_t lies_huge;            /* if not 0, the gradient of wrong results: VP_HUGE or VP_POISON */
+    uint64_t lies_huge;            /* gradient of wrong results, VP_HUGE or VP_POISON; 0: another */
     uint64_t wrong_since;          /* shards computed since its first wrong result */
 } vp_worker;
 
@@ -97,7 +97,7 @@ typedef struct virtual_pool {
     uint64_t random;      /* state of vp_random */
     uint64_t requests;    /* number of the last PULL */
     uint64_t network_ns;  /* time of a message, in each direction */
-    const char *identity; /* identity with which workers join; NULL: without one */
+    const char *identity; /* identity with which workers join; NULL: their own names */
     vp_worker *worker;    /* the index is the worker's number; [0] is unused */
     uint32_t workers;     /* number of workers */
     vp_event *queue;

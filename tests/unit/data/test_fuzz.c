@@ -1,5 +1,5 @@
-/* Runs the fuzz targets of data files on kept inputs, and on valid files that are truncated, copied
- * and mixed, in the same way in every run. */
+/* Runs the fuzz targets of data files on kept inputs, and on inputs that are made of truncated,
+ * copied and mixed pieces of valid files, the same in every run. */
 #include <stddef.h>
 #include <stdio.h>
 

@@ -1,5 +1,5 @@
-/* Two valid parts that do not match are never accepted as a data set, and code that copies samples
- * respects the size of its buffer. LABELS: quick */
+/* A training and a test part that are each valid but do not match are never accepted as a data set.
+ * Code that copies samples respects the size of its buffer. LABELS: quick */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>

@@ -1,5 +1,5 @@
-/* Samples for a trained model: each format gives the same values, and unsuitable input is refused.
- */
+/* Samples for a trained model. The same samples give the same values in each format, and unsuitable
+ * input is refused. */
 #include <math.h>
 #include <png.h>
 #include <zlib.h>

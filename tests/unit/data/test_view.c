@@ -1,4 +1,4 @@
-/* Views: the rows on which a job trains, and those it sets aside (D1). The rule is in
+/* Views: which rows a job trains on, and which it sets aside for validation (D1). The rule is in
  * docs/reference/portable-1.md; tests/parity compares the rows with a second implementation.
  *
  * LABELS: quick */

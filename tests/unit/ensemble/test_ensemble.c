@@ -1,7 +1,7 @@
-/* Ensembles of thinned networks: figures computed by hand, and theory on small networks with all
- * their 2^N masks. The geometric mean equals weight scaling (Baldi and Sadowski 2013, section 3.1;
- * Srivastava et al. 2014, section 6), and the arithmetic mean of K members converges as 1/sqrt(K).
- */
+/* Ensembles of thinned networks. Figures are compared with values computed by hand, and with theory
+ * on small networks with all their 2^N masks. The geometric mean equals weight scaling (Baldi and
+ * Sadowski 2013, section 3.1; Srivastava et al. 2014, section 6), and the arithmetic mean of K
+ * members converges as 1/sqrt(K). */
 #include <math.h>
 
 #include "common/base/real.h"

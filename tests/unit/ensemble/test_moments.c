@@ -1,4 +1,5 @@
-/* Mean and deviation of members' outputs: by hand, and where a sum of squares is too inexact. */
+/* Mean and standard deviation of members' outputs, compared with values computed by hand. Also
+ * where a sum of squares would be too inexact. */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>

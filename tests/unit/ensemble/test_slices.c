@@ -1,5 +1,5 @@
-/* The slices of an ensemble, and its members: the figures follow the definition (each sample
- * separately, members in order), for any blocks and any order of slices. */
+/* The slices of an ensemble, and its members. The figures must equal those of the definition, which
+ * takes each sample separately and the members in order, for any blocks and any order of slices. */
 #include <math.h>
 
 #include "common/base/limits.h"

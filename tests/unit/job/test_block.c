@@ -1,6 +1,6 @@
-/* A block of a job: training on it is one call of the pass on its shards' rows, and an evaluation
- * adds up D10's sub-slices in order, however the part is divided into blocks of whole sub-slices.
- */
+/* Blocks of a job. Training on a block equals one call of the pass on the rows of its shards. An
+ * evaluation adds up D10's sub-slices in order, however the data are divided into blocks of whole
+ * sub-slices. */
 #include "unit/job/fixture.h"
 
 #include "common/base/shards.h"

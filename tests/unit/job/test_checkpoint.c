@@ -1,4 +1,5 @@
-/* Checkpoints: exact resuming, fallback from damaged ones, keeping and dropping, a full disk. */
+/* Checkpoints: a job resumes exactly, damaged checkpoints are passed over for older ones, old ones
+ * are kept or removed, and the disk is full. */
 #include "unit/job/fixture.h"
 
 #include <math.h>

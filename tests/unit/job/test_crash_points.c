@@ -1,7 +1,8 @@
-/* No crash loses a checkpoint: the real code writes to the simulator's disk (tests/sim/disk.c, a
+/* No crash loses a checkpoint. The real code writes to the simulator's disk (tests/sim/disk.c, a
  * strict reading of POSIX), which crashes after every single change, by kill -9 or by a loss of
- * power, when unsynced data are missing, torn or zero. The rest must contain the old or the new
- * checkpoint, to the last bit, and accept the next one.
+ * power. After a loss of power, unsynced data are missing, torn or zero. What is left must contain
+ * the old or the new checkpoint, equal to the last bit, and it must be possible to save the next
+ * one.
  *
  * WITH: sim/disk.c sim/syscalls.c sim/queue.c sim/memory.c
  * WRAPS: open close read write fsync fstat stat lstat rename renameat2 unlink mkdir

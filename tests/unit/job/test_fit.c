@@ -1,5 +1,5 @@
-/* A job, data and weights that are each valid but do not match are refused, with a reason. LABELS:
- * quick */
+/* A job, data and weights that are each valid but do not match are refused, with a reason.
+ * LABELS: quick */
 #include "unit/job/fixture.h"
 
 #include "common/base/hash.h"

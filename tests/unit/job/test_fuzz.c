@@ -1,5 +1,5 @@
-/* Runs the fuzz targets of job files, model files and checkpoints on kept inputs, and on pieces of
- * valid ones that are truncated, copied and mixed, in the same way in every run. */
+/* Runs the fuzz targets of job files, model files and checkpoints on kept inputs, and on inputs
+ * that are made of truncated, copied and mixed pieces of valid files, the same in every run. */
 #include "unit/job/fixture.h"
 
 #include "common/interchange/import.h"

@@ -1,7 +1,8 @@
-/* Each allocation in a small job's life (data, job file, model, resuming from a checkpoint, three
- * steps, the next checkpoint) fails, alone and with all later ones. The result is NO_MEMORY with a
- * message, or unchanged; nothing leaks (the sanitizers' build checks this), and the old checkpoint
- * is still there. */
+/* Makes each allocation in a small job's life fail: first alone, then together with all later ones.
+ * This life is: loading data, job file and model, resuming from a checkpoint, three steps, and the
+ * next checkpoint. The result must be COP_ERR_NO_MEMORY with a message, or the same as without a
+ * failure. Nothing leaks (the sanitizers' build checks this), and the old checkpoint is still
+ * there. */
 #include "unit/faults.h"
 #include "unit/job/fixture.h"
 

@@ -1,6 +1,7 @@
-/* Every system call of persistence and of the readers fails once: EIO, ENOSPC, EINTR, and a read or
- * write of only half the bytes. A save leaves the old or the new file complete, and the next save
- * works. A reader reports the error or succeeds. No descriptor stays open.
+/* Every system call of the code that saves and reads files fails once, in each of these ways: EIO,
+ * ENOSPC, EINTR, and a read or write of only half the bytes. A save leaves the old or the new file
+ * complete, and the next save works. A reader reports the error or succeeds. No descriptor stays
+ * open.
  *
  * WRAPS: open close read write fsync fstat stat lstat rename renameat2 unlink mkdir
  * WRAPS: rmdir opendir readdir closedir */

@@ -1,5 +1,5 @@
-/* Warnings about valid but useless layers, and errors about meaningless ones, as users of a job
- * file see them. LABELS: quick */
+/* Warnings about layers that are valid but useless, and errors about layers that make no sense, as
+ * the author of a job file sees them. LABELS: quick */
 #include "unit/job/fixture.h"
 
 static cop_err try_model(const char *model, const char *loss, const cop_data *data, cop_job **out,

@@ -1,6 +1,6 @@
-/* The kernels except products, masks and trees: each is compared with a naive scalar definition
- * written here, bit for bit, on every instruction set, with sizes around vector and chunk
- * boundaries, NaN, infinities and zeros of both signs. */
+/* The kernels except products, masks and trees. On every instruction set, each must equal the plain
+ * scalar definition in this file, bit for bit. The sizes are around the boundaries of vectors and
+ * chunks, and the values include NaN, infinities and zeros of both signs. */
 #include <math.h>
 #include <setjmp.h>
 #include <stdarg.h>

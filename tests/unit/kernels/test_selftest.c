@@ -1,4 +1,5 @@
-/* D9 and the choice of kernels: the golden digest on every instruction set; COPPICE_ISA. */
+/* The self-test of D9, which must give the golden digest on every instruction set, and the choice
+ * of kernels by COPPICE_ISA. */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stdint.h>

@@ -1,5 +1,6 @@
-/* The trees of D5 as programs: compared with the recursive definition, for every count up to 70,
- * with absent leaves, and split into aligned blocks; and their evaluation by the kernels. */
+/* The trees of D5 as programs. For every number of leaves up to 70, they are compared with the
+ * recursive definition, also with absent leaves and split into aligned blocks. Also tests how the
+ * kernels evaluate them. */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stdint.h>

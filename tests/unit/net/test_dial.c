@@ -1,5 +1,6 @@
-/* Finding a coordinator: all addresses of a name, dead name servers, no coordinator, the wrong
- * scheme. getaddrinfo is replaced, and knows some test names.
+/* How a link finds a coordinator: it tries all addresses of a name. Also dead name servers, an
+ * address without a coordinator, and the wrong scheme. getaddrinfo is replaced by one that knows
+ * some test names.
  *
  * LABELS: quick threads WRAPS: getaddrinfo */
 #include "conformance/net/harness.h"

@@ -1,4 +1,5 @@
-/* Features of single transports: addresses, listening, memory use in process.
+/* What is particular to single transports: addresses, listening, and the allocations of links
+ * within one process.
  *
  * LABELS: quick threads */
 #include "conformance/net/harness.h"

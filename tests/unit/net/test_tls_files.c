@@ -1,5 +1,5 @@
-/* Certificates for tls+tcp:// are made, read and checked before a peer sees them. LABELS:
- * quick */
+/* Certificates for tls+tcp:// are made, read and checked before a peer sees them.
+ * LABELS: quick */
 #include "unit/net/tls_fixture.h"
 
 /* ---- loading ---- */

@@ -1,7 +1,6 @@
-/* The element-wise functions of the kernels, compared with the C library's long double functions in
- * units in the last place, over a dense grid; special values; equal bits on every instruction set;
- * derivatives; and softmax forward and backward.
- * LABELS: quick */
+/* The element-wise functions of the kernels. On a dense grid, their errors are measured in units in
+ * the last place against the C library's long double functions. Also tests special values, equal
+ * bits on every instruction set, derivatives, and softmax forward and backward. LABELS: quick */
 #include <math.h>
 #include <stdio.h>
 

@@ -1,4 +1,4 @@
-/* conv2d, max_pool2d, avg_pool2d: errors, shapes, parameters and FLOP, and both passes compared
+/* conv2d, max_pool2d and avg_pool2d: errors, shapes, parameters and FLOP. Both passes are compared
  * with plain loops in long double. LABELS: quick qemu */
 #include <math.h>
 

@@ -1,5 +1,5 @@
-/* dropconnect: errors; masks compared with Philox, both passes with plain loops, and inference by
- * moments with averages over many thinned networks. LABELS: quick qemu */
+/* dropconnect: errors. Masks are compared with Philox, both passes with plain loops, and inference
+ * by moments with averages over many thinned networks. LABELS: quick qemu */
 #include <math.h>
 
 #include "unit/nn/model_fixture.h"

@@ -1,6 +1,6 @@
-/* The mask layers other than dropout: noise compared with D3 bit for bit on every instruction set,
- * masks of whole channels, constants of alpha dropout, modes; the exact worked examples of a
- * lecture (F. Fleuret, Deep learning, 6.3); errors. LABELS: quick */
+/* The mask layers other than dropout. Noise must equal D3 bit for bit on every instruction set.
+ * Also tests masks of whole channels, the constants of alpha dropout, modes, errors, and the
+ * numbers in the examples of a lecture (F. Fleuret, Deep learning, 6.3). LABELS: quick */
 #include <math.h>
 #include <stdio.h>
 

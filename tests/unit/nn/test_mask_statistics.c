@@ -1,8 +1,8 @@
 /* Are masks and noise random enough? Checks over 10^8 draws for each p: the kept fraction,
  * chi-square over units, samples and patterns of four neighbours, correlation between units,
- * samples, shards, steps and layers; the same for noise; and the effect of mask layers on the mean
- * and the variance of a tensor. Everything is seeded, so results never change; the bounds are those
- * of a fair source. LABELS: quick */
+ * samples, shards, steps and layers. The same checks for noise, and the effect of mask layers on
+ * the mean and the variance of a tensor. Everything is seeded, so the results never change. The
+ * bounds are those that a truly random source would meet. LABELS: quick */
 #include <math.h>
 
 #include "unit/nn/model_fixture.h"

@@ -1,6 +1,6 @@
-/* Squared error and binary cross-entropy: compared with their definitions in long double, at the
- * limits of the number range, with the same bits on every instruction set; passes that compare
- * outputs with their input. LABELS: quick qemu */
+/* Squared error and binary cross-entropy. They are compared with their definitions in long double,
+ * also at the limits of the number range, and have the same bits on every instruction set. Also
+ * tests passes whose targets are their own inputs. LABELS: quick qemu */
 #include <math.h>
 
 #include "common/base/real_f32.h"

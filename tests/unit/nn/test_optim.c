@@ -1,5 +1,5 @@
-/* The update: compared with a plain version of its formula, with equal bits for any division of the
- * rows. LABELS: quick */
+/* The update. It is compared with a plain version of its formula, and has the same bits however its
+ * rows are divided. LABELS: quick */
 #include <math.h>
 
 #include "unit/nn/model_fixture.h"

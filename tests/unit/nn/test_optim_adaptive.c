@@ -1,5 +1,6 @@
-/* adam, adamw, rmsprop and adagrad: compared with PyTorch's formulas in long double, with the same
- * bits on every instruction set and for any division of the rows. LABELS: quick qemu */
+/* adam, adamw, rmsprop and adagrad. They are compared with PyTorch's formulas in long double, and
+ * have the same bits on every instruction set and however the rows are divided.
+ * LABELS: quick qemu */
 #include <math.h>
 
 #include "unit/nn/model_fixture.h"

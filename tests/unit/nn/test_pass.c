@@ -1,5 +1,5 @@
-/* The pass: correct (compared with plain loops and finite differences), and with the same bits for
- * every division of the work. LABELS: quick */
+/* The pass. It is compared with plain loops and finite differences, and has the same bits however
+ * the work is divided. LABELS: quick */
 #include <math.h>
 
 #include "common/base/hash.h"

@@ -1,6 +1,7 @@
-/* Thin execution: if the masks of an ensemble's member are the same for all samples, the member
- * runs as a smaller network, with the bits of the masked one. The reference is the same pass with a
- * tap, which forces it to run all units, masked. LABELS: quick qemu */
+/* Thin execution. If the masks of an ensemble's member are the same for all samples, the member
+ * runs as a smaller network, and its outputs must have the same bits as those of the masked
+ * network. The reference is the same pass with a tap, which makes it run all units and mask them.
+ * LABELS: quick qemu */
 #include <math.h>
 #include <stdio.h>
 

@@ -1,4 +1,5 @@
-/* Frames: round trips of every type, and refusal of hostile bytes (W5). */
+/* Frames: messages of every type are encoded and decoded again, and hostile bytes are refused (W5).
+ */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>

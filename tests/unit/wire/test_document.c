@@ -1,4 +1,5 @@
-/* Valid job files: reading, printing, defaults, and the recorded places of fields. */
+/* Valid job files: reading, printing, default values, and the recorded line and column of each
+ * field. */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>

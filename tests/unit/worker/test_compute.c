@@ -1,5 +1,5 @@
-/* Leases give the same bits on any number of threads and for any partition; bad leases are
- * reported, not computed. LABELS: quick threads */
+/* Leases give the same bits on any number of threads and for any partition. Bad leases are reported
+ * and not computed. LABELS: quick threads */
 #include "unit/worker/fixture.h"
 
 #include "common/base/shards.h"
