@@ -1,15 +1,17 @@
-/* TLS for tls+tcp:// addresses: mutual certificates, TLS 1.2 or newer (W7).
+/* TLS for tls+tcp:// addresses, version 1.2 or newer. Both sides must present certificates.
  *
- * nng carries the SP messages, OpenSSL encrypts. A thread of ours accepts or dials, does the
- * handshake, and passes bytes between the connection and a socket pair; nng has the other end of
- * the pair as a "socket://" pipe. On the wire this is SP over TLS, the same as nng's own tls+tcp
- * transport. We do not use that transport, because it never closes a connection whose peer falls
- * silent during the handshake, gives no reason for a refusal, and encrypts only 0.3 GB/s (mbedTLS)
- * where OpenSSL encrypts 10.
+ * OpenSSL encrypts, and nng handles the messages. A thread of ours accepts or opens the TCP
+ * connection, does the TLS handshake, and then passes bytes between the connection and one end of a
+ * socket pair. nng gets the other end, as a pipe of its "socket://" transport. The bytes on the
+ * network are the same as with nng's own tls+tcp transport: nng's protocol SP inside TLS. We do not
+ * use that transport, because it never closes a connection whose peer falls silent during the
+ * handshake, gives no reason for a refusal, and its mbedTLS encrypts only 0.3 GB/s, while OpenSSL
+ * encrypts more than 30 times as much.
  *
  * A certificate identifies its holder: the CN of its subject is the name, and each OU is a role. If
- * the CN of a worker ends in "-*", many workers share the certificate, and each chooses its own
- * name after the '-'. Any other CN is one worker, however often it connects. */
+ * the CN of a worker ends in "-*", many workers share the certificate, and each of them chooses its
+ * own name, which begins with the CN up to and including that '-'. A certificate with any other CN
+ * belongs to one worker, whose name is the CN. */
 #ifndef COP_NET_TLS_H
 #define COP_NET_TLS_H
 
@@ -19,36 +21,41 @@
 #include "common/base/err.h"
 #include "common/base/limits.h"
 
-/* What a peer may do. A certificate for both roles has both OUs. */
-#define COP_ROLE_WORKER 1u /* OU=worker: join the pool, pull shards */
-#define COP_ROLE_CLIENT 2u /* OU=client: every call */
+/* The roles: what a peer may do. A certificate for both roles has both OUs. */
+#define COP_ROLE_WORKER 1u /* OU=worker: the peer may join the pool and pull shards */
+#define COP_ROLE_CLIENT 2u /* OU=client: the peer may make every call of a client */
 
 /* The identity of a peer, from its certificate. */
 typedef struct cop_peer {
-    bool certified; /* false: it has no certificate and needs a token; the rest is empty */
-    unsigned roles;
-    char name[COP_NAME_MAX];
+    bool certified;          /* false: it has no certificate, and the other fields are empty */
+    unsigned roles;          /* COP_ROLE_WORKER, COP_ROLE_CLIENT, both or none */
+    char name[COP_NAME_MAX]; /* the CN */
 } cop_peer;
-/* Returns "worker", "client", "worker and client" or "no role". Static. */
+/* Returns "worker", "client", "worker and client" or "no role", as a static string. */
 const char *cop_roles_text(unsigned roles);
 
-/* True: many workers share this certificate; *length gets the length of the common prefix of their
- * names, including the '-'. False: *length gets the length of the name. */
+/* True: many workers share this certificate, because its CN ends in "-*". Then *length gets the
+ * length of the beginning that their names share, including the '-'. False: *length gets the length
+ * of the name. */
 bool cop_peer_is_many(const cop_peer *peer, size_t *length);
-/* True: the certificate allows the worker to use this name. */
+/* True: the certificate allows a worker to use the name `name`. */
 bool cop_peer_may_be(const cop_peer *peer, const char *name);
 
 typedef enum cop_tls_side { COP_TLS_SERVER, COP_TLS_CLIENT } cop_tls_side;
 
-/* --tls-dir, --tls-ca, --tls-cert, --tls-key, --tls-name. NULL: not given; then COPPICE_TLS_DIR
- * and so on replace it. */
+/* The values of the TLS options. If an option was not given, its field is NULL, and the value of
+ * its environment variable is used. */
 typedef struct cop_tls_options {
-    const char *folder; /* has ca.pem, STEM.pem and STEM.key, for files that are not given */
-    const char *ca, *cert, *key;
-    const char *name; /* expected in the coordinator's certificate; NULL: the host of the URL */
+    const char *folder; /* --tls-dir or COPPICE_TLS_DIR: has the files whose fields are NULL */
+    const char *ca;     /* --tls-ca or COPPICE_TLS_CA; in the folder: ca.pem */
+    const char *cert;   /* --tls-cert or COPPICE_TLS_CERT; in the folder: STEM.pem */
+    const char *key;    /* --tls-key or COPPICE_TLS_KEY; in the folder: STEM.key */
+    /* --tls-name or COPPICE_TLS_NAME: the host that the coordinator's certificate must be for. If
+     * neither is given, this is the host of the URL. */
+    const char *name;
 } cop_tls_options;
-/* Rows of cop_option for these options, but for --tls-name, in a table for a `type` with a field
- * `cop_tls_options tls`. */
+/* The rows of a table of options (cop_option) for all these options except --tls-name. `type` is
+ * the caller's struct, which has a field `cop_tls_options tls`. */
 #define COP_TLS_OPTIONS(type, stem)                                                                \
     {.name = "tls-dir",                                                                            \
      .argument = "DIR",                                                                            \
@@ -72,43 +79,53 @@ typedef struct cop_tls_options {
         .kind = COP_OPTION_TEXT, .offset = offsetof(type, tls.key)                                 \
     }
 
-/* Loaded credentials. They never change, so any thread may use them. They must outlive the servers
- * and links that use them. */
+/* Loaded credentials: our certificate and its key, and the CA's certificate. They never change, so
+ * any thread may use them. They must outlive the servers and links that use them. */
 typedef struct cop_tls cop_tls;
-/* Reads and checks credentials: the key belongs to the certificate, others cannot read the key, the
- * CA issued the certificate for this side of a connection, and it is valid now. Logs a warning if
- * it expires within 30 days. The caller owns *out (cop_tls_destroy). INPUT: the error names the
- * file and its fault. USAGE: neither the file nor a folder is given. */
+/* Reads credentials, and checks that
+ *  - the key belongs to the certificate;
+ *  - its file has at most mode 0640, so that other users cannot read it;
+ *  - the CA issued the certificate, for this side of a connection (`side`);
+ *  - the certificate is valid now, and its subject has exactly one CN.
+ * `stem` is the STEM of the file names in the folder. Logs a warning if the certificate expires
+ * within 30 days. The caller owns *out and frees it with cop_tls_destroy. INPUT: a check failed;
+ * the error names the file and its fault. USAGE: neither a file nor the folder is given. */
 cop_err cop_tls_load(const cop_tls_options *options, const char *stem, cop_tls_side side,
                      cop_tls **out, cop_error *error);
-/* Frees the credentials, after all servers and links that use them. NULL has no effect. */
+/* Frees the credentials. Free the servers and links that use them first. NULL has no effect. */
 void cop_tls_destroy(cop_tls *tls);
 /* Returns our own identity, from our certificate. Owned by `tls`. */
 const cop_peer *cop_tls_self(const cop_tls *tls);
-/* Loads the credentials of a program that connects to `url`, as cop_tls_load does. If `url` has no
- * TLS, *out is NULL, and a given option is an error (USAGE). The certificate must have the roles in
- * `role` (0: any); if it has not, INPUT. */
+/* Loads the credentials of a program that connects to `url`, like cop_tls_load. `role` has the
+ * roles that the certificate must have; 0 requires none. If `url` is not tls+tcp://, it loads
+ * nothing, and *out is NULL. INPUT: as for cop_tls_load, or the certificate lacks a role. USAGE: as
+ * for cop_tls_load, or an option is given although `url` is not tls+tcp://. */
 cop_err cop_tls_for_url(const char *url, const cop_tls_options *options, const char *stem,
                         unsigned role, cop_tls **out, cop_error *error);
 
 /* ---- making certificates (tls_issue.c) ---- */
 /* A certificate to create. */
 typedef struct cop_tls_issue {
-    const char *role;         /* "coordinator", "worker", "client" */
-    const char *name;         /* CN: letters, digits, '.', '_', '-'; a worker's may end in "-*" */
-    const char *const *hosts; /* of a coordinator: DNS names and IP addresses; NULL-terminated */
-    int days;                 /* of validity */
+    const char *role; /* "coordinator", "worker" or "client"; the OU */
+    const char *name; /* the CN: letters, digits, '.', '_' and '-'; a worker's may end in "-*" */
+    /* The DNS names and IP addresses of a coordinator, NULL-terminated. Not used for other
+     * roles. */
+    const char *const *hosts;
+    int days; /* for how many days it is valid */
 } cop_tls_issue;
-/* Writes the stem of its file names (without .pem and .key): "ROLE-NAME" without the "-*", or
- * "ROLE" if role and name are equal. */
+/* Writes the stem of the certificate's file names, to which ".pem" and ".key" are appended. The
+ * stem is "ROLE-NAME", where NAME is without a final "-*". If NAME equals ROLE, the stem is
+ * "ROLE". */
 void cop_tls_issue_stem(const cop_tls_issue *issue, char out[COP_NAME_MAX]);
-/* Creates a folder, which must be absent or empty, with a CA (ca.pem, ca.key) and these
- * certificates (STEM.pem, STEM.key). On failure it creates nothing. Keys have mode 0600. EXISTS:
- * the folder is not empty. USAGE: a role, name, host or number of days is not valid. */
+/* Creates a folder with a new CA (ca.pem, ca.key) and with `count` certificates that this CA issues
+ * (STEM.pem, STEM.key). The folder must be absent or empty. Keys have mode 0600. After an error,
+ * nothing has been created. EXISTS: the folder is not empty, or is a file. USAGE: a role, a name, a
+ * host or a number of days is not valid. */
 cop_err cop_tls_create_folder(const char *folder, const cop_tls_issue *issues, int count,
                               cop_error *error);
-/* Creates one more certificate with the folder's CA. EXISTS: a file with its name exists. INPUT:
- * the CA cannot be read. USAGE: as above. */
+/* Adds a certificate to such a folder, issued by the folder's CA. EXISTS: the folder already has
+ * one of its files. NOT_FOUND, INPUT and others: the CA's files cannot be read or used. USAGE: the
+ * role, the name, a host or the number of days is not valid. */
 cop_err cop_tls_add(const char *folder, const cop_tls_issue *issue, cop_error *error);
 
 #endif

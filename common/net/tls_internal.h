@@ -11,31 +11,34 @@
 
 #include "common/net/tls.h"
 
-#define TLS_HANDSHAKE_MS 10000 /* deadline of the handshake */
-#define TLS_LINGER_MS    5000  /* for sending the last bytes of a connection that ends */
+#define TLS_HANDSHAKE_MS 10000 /* how long a handshake may take */
+#define TLS_LINGER_MS    5000  /* how long a connection that ends may take to send its last bytes */
 
 struct cop_tls {
     SSL_CTX *context;
     cop_tls_side side;
-    cop_peer self;
-    char name[256]; /* expected in the coordinator's certificate; "": the host of the URL */
+    cop_peer self; /* our own identity */
+    /* The host that the coordinator's certificate must be for; "": the host of the URL. */
+    char name[256];
 };
 
-/* Why the peer's certificate was not accepted. */
+/* The reason why the peer's certificate was not accepted. */
 typedef struct tls_verdict {
     char text[400]; /* "": no fault */
 } tls_verdict;
 
-/* Creates the SSL state of a connection on `fd`, before the handshake. A client expects a
- * certificate for `host`; a server ignores it. A fault of the peer's certificate goes to *verdict,
- * which must outlive the result. NULL: out of memory. */
+/* Creates the SSL state of a connection on `fd`, before the handshake. On the client side, the
+ * server's certificate must be for tls->name or, if that is "", for `host`; the server side ignores
+ * `host`. If the peer's certificate has a fault, the handshake writes it to *verdict, which must
+ * outlive the result. The caller frees the result with SSL_free. NULL: out of memory, or `host` is
+ * too long. */
 SSL *net_tls_create(const cop_tls *tls, int fd, const char *host, tls_verdict *verdict);
-/* Gets the identity of the peer after the handshake. False: its certificate has no usable name, and
- * *verdict says so. */
+/* Gets the identity of the peer after the handshake. False: the peer's certificate has no usable
+ * name; a sentence about this is then in *verdict. */
 bool net_tls_peer(SSL *ssl, cop_peer *out, tls_verdict *verdict);
-/* Writes a sentence about the failure that OpenSSL has just reported on this thread; `number` is
- * the errno of a system call, or 0. True: a certificate was the reason, so another attempt cannot
- * help. Clears OpenSSL's error queue. */
+/* Writes a sentence about the failure that OpenSSL has just reported on this thread. `number` is
+ * the errno of the system call that failed, or 0. True: the reason was a certificate, so another
+ * attempt cannot help. Clears OpenSSL's error queue. */
 bool net_tls_explain(const tls_verdict *verdict, int number, char *out, size_t size);
 
 /* ---- tls_pump.c, tls_loop.c ---- */
@@ -43,16 +46,22 @@ typedef struct tls_loop tls_loop;
 typedef struct tls_conn tls_conn;
 typedef struct net_dialer net_dialer;
 
-/* A buffer for one direction: bytes[begin, end) are still to be sent. */
+/* A buffer for one direction. The bytes from `begin` up to but without `end` have been read, and
+ * must still be sent. */
 typedef struct tls_stream {
-    unsigned char *bytes; /* TLS_BUFFER_SIZE, while open */
+    unsigned char *bytes; /* TLS_BUFFER_SIZE bytes; NULL before the handshake is done */
     size_t begin, end;
 } tls_stream;
 
-/* GREETING: the handshake is done, but SP's first bytes have not arrived (nng has no deadline for
- * them). CLOSING: nng has closed its end, or the loop stops; bytes that nng wrote before are still
- * sent. LINGERING: everything is sent and on_end was called; the peer's machine has not
- * acknowledged all bytes yet. */
+/* The states of a connection, in their order:
+ *  - HANDSHAKE: the TLS handshake is not complete.
+ *  - GREETING: the handshake is complete, but the 8 bytes with which SP greets have not arrived. We
+ *    wait for them with a deadline, because nng has none.
+ *  - OPEN: bytes pass in both directions.
+ *  - CLOSING: nng has closed its end, or the loop stops. We still send what nng wrote before.
+ *  - LINGERING: everything is sent, and on_end was called. The peer's machine has not acknowledged
+ *    all bytes yet.
+ *  - ENDED: libuv is closing the handles; then the connection is freed. */
 typedef enum tls_state {
     TLS_HANDSHAKE,
     TLS_GREETING,
@@ -62,37 +71,40 @@ typedef enum tls_state {
     TLS_ENDED
 } tls_state;
 
-/* The position in SP's stream of frames: 8 bytes of greeting, then lengths (8 bytes) and bodies. */
+/* A position in the bytes of an SP connection. These are a greeting of 8 bytes, and then, for each
+ * message, its length (8 bytes, big-endian) and its body. */
 typedef struct tls_frames {
-    unsigned char head[8];
-    unsigned head_size;
-    bool greeted;
-    uint64_t body_left; /* bytes of the body still to come */
+    unsigned char head[8]; /* the bytes so far of the greeting, or of a length */
+    unsigned head_size;    /* how many bytes `head` has */
+    bool greeted;          /* the greeting is complete */
+    uint64_t body_left;    /* bytes of the current body that have not come yet */
 } tls_frames;
 
-/* A connection: `fd` is the TCP socket, `local` our end of the socket pair; nng has the other end.
- */
+/* A connection. We pass bytes between the TCP socket `fd` and `local`, our end of a socket pair.
+ * nng has the other end of the pair. */
 struct tls_conn {
     tls_loop *loop;
     tls_state state;
     SSL *ssl;
     tls_verdict verdict;
-    int error_number; /* of the system call that failed; 0: none */
-    int fd, local;
+    int error_number; /* errno of the system call that failed; 0: none failed */
+    int fd;           /* the TCP socket */
+    int local;        /* our end of the socket pair; -1 before the handshake is done */
     uv_poll_t fd_poll, local_poll;
-    int fd_events, local_events; /* polled now */
-    int handles;                 /* that libuv has not closed yet */
-    unsigned greeted;            /* received bytes, until the greeting is complete */
-    bool again;                  /* it was interrupted for the others: resume continues it */
-    bool heard;                  /* the peer's first bytes have arrived */
+    int fd_events, local_events; /* the events for which libuv polls `fd` and `local` now */
+    int handles;                 /* how many of the two polls libuv has not closed yet */
+    unsigned greeted;            /* how many bytes the peer has sent, counted up to the greeting */
+    bool again;                  /* it has more to do, but lets others go first; see resume */
+    bool heard;                  /* the peer's first three bytes were checked for SP */
     bool other_scheme;           /* the peer speaks SP without TLS */
-    tls_frames sent;             /* position of the bytes from nng */
-    tls_stream in, out;          /* in: from the peer to nng */
-    uint64_t deadline_ns;        /* not in state OPEN */
-    tls_conn *next, *previous;   /* in one of the loop's lists, oldest first */
-    cop_peer peer;
-    char address[64];
-    uint32_t listener; /* nng's listener of this connection; 0: none */
+    tls_frames sent;             /* position after the bytes that were read from nng */
+    tls_stream in;               /* from the peer to nng */
+    tls_stream out;              /* from nng to the peer */
+    uint64_t deadline_ns;        /* when it is ended; has no meaning in state OPEN */
+    tls_conn *next, *previous;   /* in one of the loop's two lists, oldest first */
+    cop_peer peer;               /* identity of the peer, after the handshake */
+    char address[64];            /* of the peer */
+    uint32_t listener;           /* number of nng's listener for it; 0: there is none */
 };
 
 typedef struct tls_list {
@@ -102,115 +114,137 @@ typedef struct tls_list {
 
 /* Callbacks of a loop's owner, on the loop's thread. */
 typedef struct tls_handler {
-    /* The handshake is done: give `fd` to nng as a pipe and set conn->listener. Return false to
-     * close the connection; the caller then keeps the fd. */
+    /* The handshake is done. The callback gives `fd`, nng's end of the socket pair, to nng as a
+     * pipe and sets conn->listener. If it returns false, the loop closes `fd` and ends the
+     * connection. */
     bool (*on_open)(void *owner, tls_conn *conn, int fd);
-    /* The connection ends; called once. `reason` is "" for a regular end. `refused`: a certificate
-     * was the reason. */
+    /* The connection ends. Called once for each connection. `reason` is a sentence, or "" for a
+     * regular end. `refused` is true if a certificate was the reason. */
     void (*on_end)(void *owner, tls_conn *conn, const char *reason, bool refused);
     /* Called every 100 ms, and after net_tls_loop_wake. */
     void (*on_tick)(void *owner);
-    /* The loop stops: close the owner's handles. Called once. */
+    /* The loop stops. The callback closes the owner's handles. Called once. */
     void (*on_stop)(void *owner);
 } tls_handler;
 
-/* A thread with a loop, and its connections. */
+/* A thread with a libuv loop, and the connections that it serves. */
 struct tls_loop {
     uv_loop_t loop;
     uv_thread_t thread;
-    uv_async_t wake;
-    uv_timer_t tick;
-    uv_idle_t resume;
-    atomic_bool stopping;
-    atomic_ullong end_ns; /* while it stops: deadline of all connections */
-    bool stop_begun;
+    uv_async_t wake;      /* for other threads */
+    uv_timer_t tick;      /* every 100 ms */
+    uv_idle_t resume;     /* continues connections with `again` */
+    atomic_bool stopping; /* net_tls_loop_begin_stop was called */
+    atomic_ullong end_ns; /* no deadline is later; UINT64_MAX until the loop stops */
+    bool stop_begun;      /* the loop's thread has begun to stop */
     tls_handler handler;
     void *owner;
-    tls_list waiting; /* connections with a deadline: in all states but OPEN */
+    tls_list waiting; /* connections in all other states except ENDED; they have deadlines */
     tls_list open;    /* connections in state OPEN */
 };
 
-/* Starts the thread. The caller owns *loop and must call net_tls_loop_stop before freeing it. */
+/* Starts the thread of *loop, which the caller owns. On success, the caller must call
+ * net_tls_loop_begin_stop and net_tls_loop_stop before it frees *loop. INTERNAL: no thread could be
+ * started. */
 cop_err net_tls_loop_start(tls_loop *loop, const tls_handler *handler, void *owner,
                            cop_error *error);
-void net_tls_loop_wake(tls_loop *loop); /* any thread */
-/* Stop the loop. Connections have `linger_ms` to send to their peers what nng has written.
- * begin_stop: does not wait; any thread, once. stop: call it after begin_stop; joins the thread. */
+/* Makes the loop call on_tick soon. Any thread. */
+void net_tls_loop_wake(tls_loop *loop);
+/* Makes the loop stop, without waiting for this. Its connections have `linger_ms` milliseconds to
+ * send to their peers what nng has written. Call it once; any thread. */
 void net_tls_loop_begin_stop(tls_loop *loop, uint64_t linger_ms);
+/* Waits until all connections and the thread have ended. Call it after net_tls_loop_begin_stop. */
 void net_tls_loop_stop(tls_loop *loop);
-/* Begins the handshake of a connection on `fd` (connected, non-blocking) and takes over the fd.
- * NULL: out of memory, and the fd is closed. Loop's thread. */
+/* Begins the handshake of a connection on `fd`, which is a connected, non-blocking socket, and
+ * takes over `fd`. `host` is for net_tls_create, `address` for messages. NULL: out of memory, and
+ * `fd` is closed. Loop's thread. */
 tls_conn *net_tls_conn_create(tls_loop *loop, const cop_tls *tls, int fd, const char *host,
                               const char *address);
-/* Ends a connection and calls on_end. Loop's thread. */
+/* Ends a connection at once, and calls on_end if it has not been called for it. Loop's thread. */
 void net_tls_conn_end(tls_conn *conn, const char *reason, bool refused);
-/* For tls_loop.c: moves bytes in both directions until something blocks. Not in state HANDSHAKE. */
+/* For tls_loop.c: moves bytes in both directions until nothing more can be moved without blocking.
+ * The connection may be in any state except HANDSHAKE and ENDED. It may end. */
 void net_tls_conn_pump(tls_conn *conn);
-/* For tls_loop.c: only sends what nng has written, then ends. State GREETING or OPEN. */
+/* For tls_loop.c: from now on the connection only sends what nng has written, and then ends. It
+ * must be in state GREETING or OPEN. */
 void net_tls_conn_begin_close(tls_conn *conn);
 
 /* ---- address.c ---- */
-/* Disables Nagle's delay, and enables keep-alive, which notices a vanished peer. The same on both
- * sides. */
+/* Sets the options of a TCP socket that both sides use: no delay of small packets (TCP_NODELAY),
+ * and keep-alive, which notices that the peer's machine has vanished. */
 void net_set_tcp_options(int fd);
-/* Writes the address of a socket's peer, such as "10.0.0.1:4711". */
+/* Writes the address of a socket's peer, such as "10.0.0.1:4711", or "unknown address". */
 void net_describe_socket(int fd, char out[64]);
-/* Splits "SCHEME://HOST:PORT", which cop_url_check has accepted. Removes the brackets of an IPv6
- * host. */
+/* Splits "SCHEME://HOST:PORT" into host and port. cop_url_check must have accepted the URL. The
+ * brackets of an IPv6 host are removed. */
 void net_split_url(const char *url, char host[256], char port[8]);
 
 #define NET_ADDRESSES_MAX 8
+/* The addresses of a host, for bind. */
 typedef struct net_addresses {
     struct sockaddr_storage at[NET_ADDRESSES_MAX];
     socklen_t size[NET_ADDRESSES_MAX];
     int count;
 } net_addresses;
-/* Gets all addresses of the host in a server's URL, each once. Waits for the name server. INPUT: it
- * cannot be resolved. */
+/* Gets the addresses that the host in a server's URL resolves to, each once, and at most
+ * NET_ADDRESSES_MAX. The host "*" stands for all addresses of this machine. Blocks until the name
+ * server has answered. INPUT: the host cannot be resolved. */
 cop_err net_listen_addresses(const char *url, net_addresses *out, cop_error *error);
 
 /* ---- tls_listen.c ---- */
 typedef struct net_nng net_nng;
 typedef struct tls_acceptor tls_acceptor;
-/* Accepts connections on `url` and gives them to nng, on its own threads. `tls` is borrowed. The
- * caller owns *out (net_tls_acceptor_stop). */
+/* Listens on `url`, and starts threads that accept connections and give them to nng. `tls` must
+ * outlive the acceptor. The caller owns *out and frees it with net_tls_acceptor_begin_stop and
+ * net_tls_acceptor_stop. Errors are those of cop_server_listen. */
 cop_err net_tls_acceptor_start(net_nng *nng, const cop_tls *tls, const char *url,
                                tls_acceptor **out, cop_error *error);
-/* Stop it. begin_stop: does not wait, so that several can stop at the same time. stop: call it
- * after begin_stop; waits until all connections have ended, and frees. */
+/* Makes the threads stop, without waiting for this, so that several acceptors can stop at the same
+ * time. */
 void net_tls_acceptor_begin_stop(tls_acceptor *acceptor);
+/* Waits until all connections and threads have ended, and frees the acceptor. Call it after
+ * net_tls_acceptor_begin_stop. */
 void net_tls_acceptor_stop(tls_acceptor *acceptor);
 
 /* ---- resolve.c ---- */
 typedef struct net_resolution net_resolution;
-/* Begins to resolve `host`, and wakes `loop` at the end. A numeric address is ready at once. The
- * caller must call net_resolve_take until it succeeds, or net_resolve_abandon. NULL: out of memory
- * or threads. */
+/* Begins to resolve `host` on a thread of its own, and wakes `loop` when it has ended. If `host` is
+ * a numeric address, no thread is started, and the result is ready at once. The caller must either
+ * call net_resolve_take until that returns true, or call net_resolve_abandon. NULL: out of memory,
+ * or no thread could be started. */
 net_resolution *net_resolve_begin(tls_loop *loop, const char *host, const char *port);
-/* True: the resolution has ended and is freed; *status is getaddrinfo's, *found its result
- * (freeaddrinfo). False: it is still running. */
+/* True: the resolution has ended, and is freed. *status is the result of getaddrinfo. If it is 0,
+ * *found has the addresses, which the caller frees with freeaddrinfo; else *found is NULL. False:
+ * the resolution is still running. */
 bool net_resolve_take(net_resolution *resolution, int *status, struct addrinfo **found);
-/* Gives up a resolution, which frees itself later. Does not block. NULL has no effect. */
+/* Gives up a resolution. It is freed when its thread ends. Does not block. NULL has no effect. */
 void net_resolve_abandon(net_resolution *resolution);
 
 /* ---- dial.c ---- */
-/* Why there is no connection. LATER: another attempt may succeed. ABSENT: no program listens at any
- * address of the host, or the host does not exist. REFUSED: a certificate was refused.
- * OTHER_SCHEME: TLS instead of tcp://, or the reverse. */
+/* Why there is no connection:
+ *  - LATER: a failure that may be over at the next attempt.
+ *  - ABSENT: no program listens at any address of the host, or the host does not exist.
+ *  - REFUSED: one side refused the other's certificate.
+ *  - OTHER_SCHEME: the URL is tcp:// and the coordinator speaks TLS, or the reverse.
+ * The order matters: link_nng.c gives up at once after a failure greater than ABSENT. */
 typedef enum net_failure { NET_LATER, NET_ABSENT, NET_REFUSED, NET_OTHER_SCHEME } net_failure;
+/* The callbacks of a dialer, on the dialer's thread. */
 typedef struct net_dial_handler {
-    /* A connection is open: give `fd` to nng and return the listener's number. 0: it failed, and
-     * the caller keeps the fd. */
+    /* A connection is open. The callback gives `fd` to nng and returns the number of the listener
+     * (net_nng_adopt). If it returns 0, the dialer closes `fd`. */
     uint32_t (*on_open)(void *owner, int fd);
-    /* An attempt failed, or the coordinator closed the connection immediately. */
+    /* There is no connection, for `reason`, which is a sentence: an attempt failed, or an open
+     * connection failed. */
     void (*on_failed)(void *owner, const char *reason, net_failure how);
 } net_dial_handler;
-/* Keeps a connection to `url` (tcp:// or tls+tcp://), on its own thread, which calls *handler.
- * `tls` is borrowed; *handler is copied. Sets *out before the first connection. */
+/* Starts a thread that keeps one connection to `url` (tcp:// or tls+tcp://) open, and calls
+ * *handler, which is copied. `tls` must outlive the dialer. *out is set before the first connection
+ * opens. The caller frees it with net_dial_stop. */
 cop_err net_dial_start(const cop_tls *tls, const char *url, const net_dial_handler *handler,
                        void *owner, net_dialer **out, cop_error *error);
-/* Reports that nng opened or lost a pipe. Any thread. */
+/* Tells the dialer that nng has opened a pipe (gone: that nng has lost it). Any thread. */
 void net_dial_note(net_dialer *dialer, bool gone);
-/* Stops and frees. Waits up to `linger_ms` until the peer has the last bytes that nng wrote. */
+/* Stops and frees the dialer. With TLS, it waits until the peer has the last bytes that nng wrote,
+ * but at most `linger_ms` milliseconds. */
 void net_dial_stop(net_dialer *dialer, uint64_t linger_ms);
 #endif
