@@ -1,16 +1,17 @@
-/* The order of dimensions in arrays of images: (n, channels, height, width), as in PyTorch and in
- * packs, or (n, height, width, channels), as in TensorFlow, Pillow and OpenCV. */
+/* Finds and changes the order of dimensions in arrays of images. PyTorch and packs have (n,
+ * channels, height, width). TensorFlow, Pillow and OpenCV have (n, height, width, channels). */
 #include <string.h>
 
 #include "common/base/alloc.h"
 #include "common/data/pack.h"
 
+/* Is this a usual number of channels? */
 static bool is_image(uint64_t channels) {
     return channels == 1 || channels == 3;
 }
 
-/* Guesses the order from the sizes (a, b, c) of a sample: images have few channels, and often equal
- * sides. AUTO: ambiguous. */
+/* Guesses the order from the shape (a, b, c) of a sample: images have few channels, and their
+ * height and width are often equal. Returns AUTO if the shape is ambiguous. */
 static cop_data_order order_of(uint64_t a, uint64_t b, uint64_t c) {
     if (a == 1 || (b == c && a != b)) return COP_DATA_CHANNELS_FIRST;
     if (a == b && b != c && c <= 4) return COP_DATA_CHANNELS_LAST;

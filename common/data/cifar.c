@@ -1,5 +1,6 @@
-/* The binary files of CIFAR-10 and CIFAR-100. A record is one label (CIFAR-100: a coarse and a fine
- * label, of which the fine one counts), then 3 x 32 x 32 bytes. */
+/* Reads the binary files of CIFAR-10 and CIFAR-100. A record consists of the labels, one byte each,
+ * then the pixels, 3 x 32 x 32 bytes. CIFAR-10 has one label. CIFAR-100 has a coarse label, then a
+ * fine label; the fine one is used. */
 #include <stdio.h>
 #include <string.h>
 
@@ -12,10 +13,11 @@
 #define FILE_MAX ((size_t)1 << 30)
 
 typedef struct cifar_kind {
-    const char *name, *folder; /* `folder`: its usual name */
-    const char *files[6];      /* training files, then the test file */
-    int file_count;
-    size_t label_bytes; /* in a record, before the pixels; the last one counts */
+    const char *name;
+    const char *folder;   /* the folder that the archive of the set creates */
+    const char *files[6]; /* the training files, then the test file */
+    int file_count;       /* number of entries of `files` */
+    size_t label_bytes;   /* number of labels of a record, one byte each; the last one is used */
     int32_t classes;
 } cifar_kind;
 static const cifar_kind cifar10 = {"cifar10",

@@ -1,8 +1,11 @@
-/* Names of classes. The digest of a set covers its tensors only (data.h), so in a file the names
- * follow the pack, in a trailer with its own hash:
+/* Names of classes. The digest of a set covers the pack only (data.h). In a file, the names follow
+ * the pack in a trailer that has a hash of its own. The trailer consists of:
  *
- *     "COPNAMES", u32 count, u32 bytes of all names, u64 XXH3 of them, then the names, each with a
- *     zero byte at its end */
+ *  - "COPNAMES";
+ *  - u32 number of names;
+ *  - u32 number of bytes of all names, with their zero bytes;
+ *  - u64 XXH3 of these bytes;
+ *  - the names, each with a zero byte at its end. */
 #include <stdio.h>
 #include <string.h>
 
@@ -33,7 +36,8 @@ const char *cop_data_class(const cop_data *data, int32_t number, char out[16]) {
     return out;
 }
 
-/* Copies the names into one block of memory: pointers, then texts. */
+/* Copies the names into one block of memory, which holds the pointers, then the texts. NULL: out of
+ * memory. */
 static char **copy_names(const char *const *names, size_t count) {
     size_t bytes = 0;
     for (size_t i = 0; i < count; i++) bytes += strlen(names[i]) + 1;
@@ -82,6 +86,7 @@ cop_err pack_write_names(const char *const *names, size_t count, char **out, siz
     return COP_OK;
 }
 
+/* Are these bytes an undamaged trailer with `classes` names? */
 static bool is_trailer(const char *bytes, size_t size, size_t classes) {
     if (size < HEAD || memcmp(bytes, "COPNAMES", 8) != 0) return false;
     const size_t length = size - HEAD;

@@ -1,5 +1,5 @@
-/* Data sets from CSV files: one sample per line. One column is the label, a whole number or the
- * name of a class; the others are values, f32. Errors name file and line. */
+/* Reads data sets from CSV files. Each line is a sample. One column is the label, which is a whole
+ * number or the name of a class. The other columns are values, f32. Errors name file and line. */
 #include <math.h>
 #include <stdio.h>
 #include <string.h>
@@ -12,26 +12,28 @@
 #include "common/data/csv.h"
 #include "common/data/pack.h"
 
-/* Labels that are text, numbered in the order of their first use. `order` lists the numbers in the
- * byte order of the names. The names lie in the text of the training file. */
+/* The names of classes, if labels are text. While the files are read, a class has the number of its
+ * name in the order of first use. */
 typedef struct class_list {
-    bool decided, text; /* the first label decides whether labels are text */
-    bool complete;      /* a new name is an error, not a new class */
-    char **names;
-    uint32_t *order;
-    uint32_t count, capacity;
+    bool decided;    /* a label was read; the first one decides `text` */
+    bool text;       /* labels are names, not numbers */
+    bool complete;   /* a new name is an error, because the training file was read */
+    char **names;    /* [count] in the order of first use; in the text of the training file */
+    uint32_t *order; /* [count] indices of `names`, in byte order of the names */
+    uint32_t count;
+    uint32_t capacity; /* number of entries for which `names` and `order` have room */
 } class_list;
 
 /* The files of a data set. */
 typedef struct csv_set {
-    csv_file file[2]; /* training and test part */
+    csv_file file[2]; /* of the training part, then of the test part */
     bool has_test;
     class_list classes;
 } csv_set;
 
 /* ---- columns ---- */
 
-/* INPUT: the files differ in their columns. */
+/* Checks that both files have the same columns; otherwise fails with INPUT. */
 static cop_err check_same_columns(const csv_file *a, const csv_file *b, cop_error *error) {
     if (a->columns != b->columns)
         return cop_fail(error, COP_ERR_INPUT, "%s has %u columns, but %s has %u", b->path,
@@ -52,8 +54,8 @@ static bool means_label(const csv_file *f, uint32_t column) {
     return found;
 }
 
-/* Warns if the last column is the label by default, but the header gives another one a label's
- * name. */
+/* For a job that names no label, so that the last column is the label: warns if the header gives
+ * another column a name that is usual for labels. */
 static void warn_of_label(const csv_file *f, uint32_t last) {
     if (!f->names || means_label(f, last)) return;
     for (uint32_t c = 0; c < last; c++) {
@@ -96,7 +98,8 @@ static void free_classes(class_list *list) {
     cop_free(list->order);
 }
 
-/* Finds a name's place in list->order; false: where to insert it. */
+/* Looks up a name. *at: its index in list->order. Returns false if the list does not have the name;
+ * then *at is the index at which to insert it. */
 static bool find_class(const class_list *list, const char *name, uint32_t *at) {
     uint32_t low = 0, high = list->count;
     while (low < high) {
@@ -164,7 +167,7 @@ static cop_err class_of_number(csv_file *f, const csv_field *field, int32_t *cla
     return csv_fail_value(f, field, expected, error);
 }
 
-/* Renumbers the classes in the byte order of their names, as in folders of images. */
+/* Renumbers the classes in the byte order of their names, as the reader of image folders does. */
 static cop_err number_classes(const class_list *list, cop_data *data, cop_error *error) {
     int32_t *numbers = cop_alloc_array(list->count, sizeof *numbers);
     const char **names = cop_alloc_array(list->count, sizeof *names);
@@ -209,7 +212,7 @@ static cop_err read_row(csv_file *f, const csv_line *line, class_list *classes, 
         }
         if (!csv_parse(f, field.text, &value) || !isfinite((float)value))
             return csv_fail_number(f, &field, error);
-        *sample++ = (float)value + 0.0f; /* no -0 */
+        *sample++ = (float)value + 0.0f; /* turns -0 into 0 */
     }
     COP_ASSERT(sample == (float *)to->values + f->values);
     return COP_OK;
@@ -230,7 +233,8 @@ static cop_err fill_part(csv_file *f, class_list *classes, const cop_data_part *
     return COP_OK;
 }
 
-/* The first column of values that counts the lines, 0, 1, 2 ... or 1, 2, 3 ...; UINT32_MAX: none.
+/* Finds the first column of values whose values are 0, 1, 2 ... or 1, 2, 3 ..., and returns its
+ * index among the columns of values. UINT32_MAX: there is none, or there are fewer than 10 lines.
  */
 static uint32_t find_line_numbers(const csv_file *f, const cop_data_part *part) {
     const float *x = (const float *)pack_samples(part);
@@ -243,8 +247,8 @@ static uint32_t find_line_numbers(const csv_file *f, const cop_data_part *part) 
     return UINT32_MAX;
 }
 
-/* Such a column is an index that pandas or R wrote. If the lines are sorted, it reveals the class.
- */
+/* Warns of a column that contains line numbers. pandas and R write such a column as an index. If
+ * the lines are sorted by class, it reveals the class. */
 static void warn_of_line_numbers(const csv_file *f, const cop_data_part *part) {
     const uint32_t value = find_line_numbers(f, part);
     uint32_t column = 0, values = 0;

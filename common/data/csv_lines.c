@@ -1,5 +1,6 @@
-/* The dialects of CSV that spreadsheets, R, pandas and Kaggle write: separators, line ends, decimal
- * marks, headers. An ambiguous file is an error, never a guess. See csv.h. */
+/* Recognises the dialects of CSV that spreadsheets, R, pandas and Kaggle write. They differ in
+ * separators, line ends, decimal marks and headers. If the separator is ambiguous, the file is an
+ * error. See csv.h. */
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -13,7 +14,7 @@
 #include "common/data/gzip.h"
 
 #define CSV_MAX         ((size_t)8 << 30)
-#define LINES_INSPECTED 50 /* to decide about the separator */
+#define LINES_INSPECTED 50 /* number of lines that decide the separator */
 
 /* ---- lines and fields ---- */
 
@@ -23,7 +24,7 @@ static bool is_blank(const csv_line *line) {
     return at == line->length;
 }
 
-/* Lines end in \n, \r\n or \r. */
+/* A line ends in \n, \r\n or \r, or at the end of the text. */
 bool csv_next_line(char **at, csv_line *line) {
     while (**at) {
         line->text = *at;
@@ -33,7 +34,7 @@ bool csv_next_line(char **at, csv_line *line) {
         *at += **at == '\r' && (*at)[1] == '\n' ? 2 : **at != '\0';
         if (!is_blank(line)) return true;
     }
-    line->text = *at; /* not the last, blank line */
+    line->text = *at; /* not the blank line that was read last */
     line->length = 0;
     return false;
 }
@@ -43,7 +44,8 @@ csv_line csv_before_body(const csv_file *f) {
     return (csv_line){.number = f->body_line - 1};
 }
 
-/* The end of the field that begins at `at`: a separator outside of quotes, or `end`. */
+/* The end of the field that begins at `at`. It is the next separator outside of quotes, or `end`.
+ */
 static const char *field_end(const char *at, const char *end, char separator) {
     bool quoted = false;
     for (; at < end && (quoted || *at != separator); at++)
@@ -66,7 +68,7 @@ static bool ends_in_quotes(const csv_line *line) {
     return quotes % 2 == 1;
 }
 
-/* Removes quotes and surrounding blanks, in place. */
+/* Removes quotes and surrounding blanks of a field in place. Returns where the field begins now. */
 static char *clean_field(char *field, char *end) {
     while (*field == ' ' || *field == '\t') field++;
     while (end > field && (end[-1] == ' ' || end[-1] == '\t')) *--end = '\0';
@@ -91,11 +93,12 @@ char *csv_take_field(const csv_file *f, char **at, char *end) {
 
 /* ---- numbers ---- */
 
+/* The first decimal mark (. or ,) in a text, or 0. */
 static char decimal_of(const char *text) {
     return text[strcspn(text, ".,")];
 }
 
-/* Parses a number. "0,5" is one unless commas separate fields. */
+/* Parses a number. "0,5" is a number unless the separator is a comma. */
 static bool parse(char *text, char separator, double *out) {
     char *comma = separator == ',' ? NULL : strchr(text, ',');
     if (!comma) return cop_parse_f64(text, out);
@@ -144,7 +147,7 @@ cop_err csv_fail_number(const csv_file *f, const csv_field *field, cop_error *er
 
 /* ---- which separator ---- */
 
-/* Counts the fields of the first lines that would be numbers with this separator. *fields: the
+/* Splits the first lines at `separator`, and counts the fields that are numbers. *fields: the
  * number of fields of the first line. */
 static uint32_t count_numbers(char *text, char separator, uint32_t *fields) {
     char *at = text;
@@ -172,7 +175,8 @@ static const char *separator_name(char separator) {
     return separator == ',' ? "a comma" : separator == ';' ? "a semicolon" : "a tab";
 }
 
-/* Takes a first line such as "sep=;", which spreadsheets understand; false: there is none. */
+/* If the first line is one such as "sep=;", which spreadsheets write and read, sets the separator
+ * of the file, and moves *at past the line. Otherwise returns false. */
 static bool take_separator_line(csv_file *f, char **at) {
     if (strncmp(*at, "sep=", 4) != 0 || !(*at)[4] || !strchr(",;\t", (*at)[4])) return false;
     if ((*at)[5] && !strchr("\r\n", (*at)[5])) return false;
@@ -183,8 +187,9 @@ static bool take_separator_line(csv_file *f, char **at) {
     return true;
 }
 
-/* Chooses the separator that splits the first line and makes the most fields numbers. INPUT: two
- * separators do equally well. */
+/* Chooses the separator. Among the separators that split the first line, it is the one with which
+ * the most fields are numbers. If none splits the first line, it is the comma. INPUT: two
+ * separators give equally many numbers. */
 static cop_err find_separator(csv_file *f, char *text, cop_error *error) {
     static const char known[] = {',', ';', '\t'};
     uint32_t best = 0, fields;
@@ -212,6 +217,7 @@ static cop_err find_separator(csv_file *f, char *text, cop_error *error) {
 
 /* ---- header or data ---- */
 
+/* Does the first line, in f->names, contain a name that `known` gives? */
 static bool names_column(const csv_file *f, const csv_columns *known) {
     uint32_t column;
     double number;
@@ -223,8 +229,8 @@ static bool names_column(const csv_file *f, const csv_columns *known) {
     return false;
 }
 
-/* Are the numbers among the names 0, 1, 2 ... or 1, 2, 3 ..., so that they may be names of columns?
- */
+/* Are there at least two numbers among the fields of the first line, and are these 0, 1, 2 ... or
+ * 1, 2, 3 ...? Then they may be names of columns. */
 static bool counts_up(const csv_file *f) {
     double expected = -1, value;
     uint32_t numbers = 0;
@@ -236,8 +242,8 @@ static bool counts_up(const csv_file *f) {
     return numbers > 1;
 }
 
-/* Is this the header that pandas writes for columns without names: 0, 1, 2 ... in all columns,
- * above fractions? */
+/* Is the first line the header that pandas writes for columns without names? True if its fields are
+ * 0, 1, 2 ..., the second line has a fraction, and there are more than two columns. */
 static bool numbers_columns(const csv_file *f, const csv_line *second) {
     bool fraction = false;
     double value;
@@ -248,8 +254,8 @@ static bool numbers_columns(const csv_file *f, const csv_line *second) {
     return fraction && f->columns > 2;
 }
 
-/* Does the line have the same word in this column as the first line? Then the word is a class, not
- * a name. */
+/* Does the line have the same text in this column as the first line? Then the text is the name of a
+ * class, not of a column. */
 static bool has_word(const csv_file *f, const csv_line *line, uint32_t column) {
     const char *field = line->text, *end = field + line->length,
                *stop = field_end(field, end, f->separator);
@@ -265,7 +271,7 @@ static bool has_word(const csv_file *f, const csv_line *line, uint32_t column) {
     return strcmp(clean_field(word, word + size), f->names[column]) == 0;
 }
 
-/* Does a word of the first line recur in the same column of a later line? */
+/* Does a field of the first line that is not a number occur in the same column of a later line? */
 static bool word_recurs(const csv_file *f, char *rest) {
     csv_line line = {0};
     double value;
@@ -275,9 +281,14 @@ static bool word_recurs(const csv_file *f, char *rest) {
     return false;
 }
 
-/* Is the first line, in f->names, a header? It is if it has a word in a column where the second
- * line has a number, or if it has words only. Otherwise the words may be labels: then it is a
- * header if its numbers count up and its words do not recur. */
+/* Is the first line, in f->names, a header? A *word* is a field that is not a number. The line is a
+ * header in each of these cases:
+ *
+ *  - All fields are words.
+ *  - A column has a word in the first line and a number, or no field, in the second line.
+ *  - There are words and numbers, the numbers count up, and no word recurs in its column. Without
+ *    this condition the words may be labels.
+ *  - There are no words, and the line is the header that pandas writes (numbers_columns). */
 static cop_err is_header(const csv_file *f, const csv_line *second, bool *header,
                          cop_error *error) {
     uint32_t words = 0, matched = 0;
@@ -302,8 +313,8 @@ static int by_text(const void *a, const void *b) {
     return strcmp(*(char *const *)a, *(char *const *)b);
 }
 
-/* INPUT: two columns have the same name, so `data.label` would be ambiguous. Columns without a name
- * do no harm. */
+/* Checks that no two columns have the same name, because `data.label` would be ambiguous; otherwise
+ * fails with INPUT. Several columns may lack a name. */
 static cop_err check_names(const csv_file *f, cop_error *error) {
     char **sorted = cop_alloc_array(f->columns, sizeof *sorted);
     if (!sorted) return cop_no_memory(error);
@@ -342,8 +353,9 @@ static cop_err split_first_line(csv_file *f, const csv_line *line, cop_error *er
     return COP_OK;
 }
 
-/* Counts the lines of data, without blank ones. INPUT: a line has more or fewer fields than the
- * first one. So no data set is larger than its file justifies. */
+/* Counts the lines of data, without blank lines. INPUT: a line has another number of fields than
+ * the first line, or a quote is not closed. So the memory for the set is in proportion to the size
+ * of the file. */
 static cop_err count_rows(csv_file *f, cop_error *error) {
     char *at = f->body;
     csv_line line = csv_before_body(f);
@@ -396,7 +408,7 @@ cop_err csv_scan(csv_file *f, size_t size, const csv_columns *known, cop_error *
     f->body_line = first.number;
     COP_TRY(split_first_line(f, &first, error));
     char *after = at;
-    csv_next_line(&after, &second); /* empty where there is none */
+    csv_next_line(&after, &second); /* `second` is empty if there is no second line */
     COP_TRY(is_header(f, &second, &header, error));
     if (header || names_column(f, known)) {
         COP_TRY(check_names(f, error));

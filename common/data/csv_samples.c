@@ -1,5 +1,6 @@
-/* Samples for a trained model from CSV files, in the same dialects as data sets, with or without
- * the label and the columns that the job drops. */
+/* Reads samples for a trained model from CSV files, in the same dialects as data sets. The file may
+ * have the label's column and the columns that the job drops, or lack them. In this file, `values`
+ * is the number of values of a sample. */
 #include <math.h>
 #include <stdio.h>
 #include <string.h>
@@ -9,21 +10,22 @@
 #include "common/data/csv.h"
 #include "common/data/samples_formats.h"
 
-/* ---- which column is what ---- */
+/* ---- the roles of columns ---- */
 
-/* Marks the label's column; it is dropped if training did not read labels. */
+/* Makes a column the label. If training did not read labels, drops the column instead. */
 static cop_err set_label(csv_file *f, uint32_t column, const cop_data_form *form,
                          cop_error *error) {
     return csv_set_role(f, column, form->unlabelled ? CSV_DROPPED : CSV_LABEL, "data.label", error);
 }
 
-/* Did the training file have a label's column? */
+/* Can the file have a label's column, as the training file had? */
 static bool may_have_label(const cop_data_form *form) {
     return form->label || !form->unlabelled;
 }
 
-/* Sets the roles by the header: columns that the job names are dropped or the label, the others are
- * values. */
+/* Sets the roles of a file with a header. Drops the columns that the job drops, if the file has
+ * them. If one column more than `values` is left, it is the label: the column that the job names,
+ * or else the last one. */
 static cop_err roles_by_name(csv_file *f, const cop_data_form *form, uint32_t values,
                              cop_error *error) {
     uint32_t column;
@@ -39,7 +41,8 @@ static cop_err roles_by_name(csv_file *f, const cop_data_form *form, uint32_t va
     return set_label(f, column, form, error);
 }
 
-/* The index of the training file's column number `name`; false: that is not a number. */
+/* Converts `name`, the number of a column counted from 1, to an index counted from 0. Returns false
+ * if `name` is not a number. */
 static bool index_of(const char *name, uint32_t *index) {
     uint64_t number;
     if (!cop_parse_u64(name, &number) || number < 1 || number > UINT32_MAX) return false;
@@ -47,7 +50,8 @@ static bool index_of(const char *name, uint32_t *index) {
     return true;
 }
 
-/* INPUT: the job identifies a column (`what`: the label, a dropped one) by a name. */
+/* Fails with INPUT: the job gives a column by its name, but the file has no header. `what`
+ * describes the column: the label, or a dropped column. */
 static cop_err fail_no_header(const csv_file *f, const char *what, const char *name,
                               uint32_t values, cop_error *error) {
     return cop_fail(error, COP_ERR_INPUT,
@@ -56,8 +60,8 @@ static cop_err fail_no_header(const csv_file *f, const char *what, const char *n
                     f->path, f->body_line, f->columns, name, what, values);
 }
 
-/* Sets the roles by the columns' numbers, as in training: the file has all columns, or all but the
- * label. */
+/* Sets the roles of a file without a header, by the numbers that columns had in training. The file
+ * has all columns of the training file, or all except the label. */
 static cop_err roles_by_number(csv_file *f, const cop_data_form *form, uint32_t values,
                                cop_error *error) {
     const bool labelled = f->columns == values + 1 + form->drop_count;
@@ -113,7 +117,7 @@ static cop_err set_roles(csv_file *f, const cop_data_form *form, cop_error *erro
         return roles_by_number(f, form, values, error);
     if (f->columns != values + 1 || !may_have_label(form))
         return fail_columns(f, form, values, error);
-    uint32_t label = f->columns - 1; /* the values and the label */
+    uint32_t label = f->columns - 1; /* the columns are the values and the label */
     if (form->label && !index_of(form->label, &label))
         return fail_no_header(f, "the label", form->label, values, error);
     if (label >= f->columns) return csv_fail_column(f, "data.label", form->label, error);
@@ -122,14 +126,14 @@ static cop_err set_roles(csv_file *f, const cop_data_form *form, cop_error *erro
 
 /* ---- values ---- */
 
-/* Stores a value in the model's type; false: it does not fit. */
+/* Stores a value in the type that the model takes. Returns false if the value does not fit. */
 static bool store_value(double value, cop_data_type type, void *to) {
     if (type == COP_DATA_U8) {
         if (value < 0 || value > 255 || value != floor(value)) return false;
         *(uint8_t *)to = (uint8_t)value;
         return true;
     }
-    const float stored = (float)value + 0.0f; /* no -0 */
+    const float stored = (float)value + 0.0f; /* turns -0 into 0 */
     memcpy(to, &stored, sizeof stored);
     return isfinite(stored);
 }

@@ -1,4 +1,5 @@
-/* The table of file formats of `data.source`, and how to find the format of a path. */
+/* The table of the file formats that `data.source` may name, and cop_data_open_path, which finds
+ * the format of the data at a path. */
 #include <string.h>
 
 #include "common/base/alloc.h"
@@ -20,9 +21,10 @@ const cop_data_format *cop_data_format_find(const char *name) {
     return NULL;
 }
 
-/* ---- what is at a path ---- */
+/* ---- finding the format of a path ---- */
 
-/* A file that is missing inside a set is a fault of the set, which exists: INPUT, not NOT_FOUND. */
+/* Turns NOT_FOUND into INPUT: the set exists, and a file that is missing inside it is a fault of
+ * the set. Returns other codes unchanged. */
 static cop_err within(cop_err e, cop_error *error) {
     if (e != COP_ERR_NOT_FOUND) return e;
     if (error) error->code = COP_ERR_INPUT;
@@ -34,6 +36,7 @@ static const char *last_name(const char *path) {
     return slash && slash[1] ? slash + 1 : path;
 }
 
+/* Does the folder contain a folder whose name does not begin with a dot? */
 static bool holds_folder(const char *folder) {
     char **names;
     size_t count;
@@ -48,8 +51,8 @@ static bool holds_folder(const char *folder) {
     return found;
 }
 
-/* Loads a folder of class folders, or one that holds `train`, and perhaps `test`, with class
- * folders. */
+/* Loads a set of images from `path`, which contains one folder per class. If `path` contains a
+ * folder `train`, the folders of the classes are in `train`, and in `test` if that exists, too. */
 static cop_err open_image_folder(const char *path, const cop_data_input *how, cop_data **out,
                                  cop_error *error) {
     char *train = cop_path_join(path, "train"), *test = cop_path_join(path, "test");

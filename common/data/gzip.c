@@ -1,4 +1,4 @@
-/* gzip data in memory. See gzip.h. */
+/* Decompresses gzip data in memory. See gzip.h. */
 #include "common/data/gzip.h"
 
 #include <stdint.h>
@@ -21,8 +21,8 @@ void gzip_end(gzip_reader *g) {
     inflateEnd(&g->z);
 }
 
-/* After the end of a member: starts the next one, or finds that only zeros follow. CORRUPT:
- * neither. */
+/* Called at the end of a member. Starts the next member if there is one. If only zeros follow, sets
+ * g->ended. CORRUPT: other bytes follow. */
 static cop_err next_member(gzip_reader *g, cop_error *error) {
     const unsigned char *in = g->z.next_in;
     size_t zeros = 0;
@@ -64,7 +64,8 @@ cop_err gzip_read(gzip_reader *g, void *out, size_t size, size_t *got, cop_error
     return COP_OK;
 }
 
-/* Doubles the memory as bytes arrive, so a header that promises much reserves nothing. */
+/* Decompresses everything into new memory, first of `guess` bytes, which doubles as bytes arrive.
+ * So the memory depends on the data, not on a size that a header claims. */
 static cop_err expand(gzip_reader *g, size_t limit, size_t guess, cop_data_content *out,
                       cop_error *error) {
     size_t capacity = guess < limit ? guess : limit, used = 0, got = 0;

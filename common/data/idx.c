@@ -1,5 +1,5 @@
-/* IDX files (MNIST's format), plain or gzipped. Every number of a header is checked against the
- * others and against the file. */
+/* Reads IDX files, the format of MNIST, plain or gzipped. Every number in a header is checked
+ * against the other numbers and against the size of the file. */
 #include <stdio.h>
 #include <string.h>
 
@@ -18,10 +18,10 @@
 typedef struct idx_file {
     cop_data_content content;
     bool gzipped;
-    cop_data_shape shape; /* after order_dims with the channels first */
-    cop_data_order order; /* of the channels in the file */
-    uint64_t data_size;   /* elements, of one byte each */
-    size_t header_size;
+    cop_data_shape shape; /* as in the file; after order_dims the channels are first */
+    cop_data_order order; /* where the channels are in the file */
+    uint64_t data_size;   /* number of elements, which are one byte each */
+    size_t header_size;   /* bytes of the header */
 } idx_file;
 
 static cop_err read_header(idx_file *f, const unsigned char *h, size_t got, cop_error *error) {
@@ -52,8 +52,9 @@ static cop_err read_header(idx_file *f, const unsigned char *h, size_t got, cop_
     return COP_OK;
 }
 
-/* CORRUPT: the file cannot hold as many elements as its header says. Runs before memory is
- * allocated for them. */
+/* Fails with CORRUPT if the file cannot contain the number of elements that its header gives. For
+ * gzip data, deflate's largest ratio is the limit. Runs before memory for the elements is
+ * allocated. */
 static cop_err check_size(const idx_file *f, cop_error *error) {
     const size_t size = f->content.size;
     if (f->gzipped && f->data_size / GZIP_RATIO_MAX > size)
@@ -66,7 +67,7 @@ static cop_err check_size(const idx_file *f, cop_error *error) {
     return COP_OK;
 }
 
-/* Reads the header of f->content. */
+/* Reads and checks the header of f->content. */
 static cop_err open_content(idx_file *f, cop_error *error) {
     const cop_data_content *c = &f->content;
     unsigned char head[24];
@@ -96,8 +97,8 @@ static cop_err open_idx(const char *path, idx_file *f, cop_error *error) {
     return e;
 }
 
-/* Skips the header and decompresses the elements into `out`. Reads one byte more, to detect a file
- * that is longer than its header says. */
+/* Skips the header and decompresses f->data_size elements into `out`. Then tries to read one more
+ * byte, to detect a file that has more elements than its header gives. */
 static cop_err gzip_elements(gzip_reader *g, const idx_file *f, void *out, cop_error *error) {
     unsigned char header[24], extra;
     size_t got, more = 0;
@@ -117,7 +118,8 @@ static cop_err gzip_elements(gzip_reader *g, const idx_file *f, void *out, cop_e
     return COP_OK;
 }
 
-/* Copies the elements, f->data_size bytes, into `out`. CORRUPT: gzip data hold more or fewer. */
+/* Copies the elements, f->data_size bytes, into `out`. CORRUPT: gzip data contain more or fewer
+ * bytes. */
 static cop_err copy_elements(const idx_file *f, void *out, cop_error *error) {
     COP_ASSERT(f->header_size >= 8 && f->header_size <= 20); /* the header was read */
     if (!f->gzipped) {
@@ -139,7 +141,8 @@ static cop_err read_elements(const idx_file *f, void *out, cop_error *error) {
     return channels_to_front(dims, d[0], 1, out, error);
 }
 
-/* Moves the channels to the front of f->shape, if the file has four dimensions. */
+/* If the file has four dimensions, finds where its channels are (`order` may be AUTO), and moves
+ * them to the front of f->shape. */
 static cop_err order_dims(cop_data_order order, idx_file *f, cop_error *error) {
     f->order = order;
     COP_TRY(channels_find(f->content.name, &f->shape, &f->order, error));
@@ -169,8 +172,8 @@ static cop_err check_pair(const idx_file *images, const idx_file *labels, cop_er
     return COP_OK;
 }
 
-/* Widens label bytes to i32; *largest: the largest one. INPUT: one is not below `limit` (0: no
- * limit). */
+/* Reads labels, which are bytes, into `out` as i32. *largest: the largest label. INPUT: a label is
+ * not below `limit`; with `limit` 0 there is no limit. */
 static cop_err read_labels(const idx_file *f, int32_t limit, int32_t *out, int32_t *largest,
                            cop_error *error) {
     unsigned char *bytes = cop_alloc_raw(f->data_size + 1);
@@ -264,7 +267,8 @@ cop_err samples_decode_idx(const cop_data_content *idx, const cop_data_form *for
 
 /* ---- MNIST ---- */
 
-/* The path of a file of MNIST, plain or .gz, with - or . before "idx" (cop_free); NULL: none. */
+/* Finds a file of MNIST, plain or .gz, with - or . before "idx". Returns its path, which the caller
+ * frees with cop_free. NULL: there is no such file, or no memory. */
 static char *find_file(const char *folder, const char *stem, const char *kind) {
     for (size_t i = 0; i < 4; i++) {
         char name[96];

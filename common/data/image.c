@@ -1,4 +1,4 @@
-/* What the readers of PNG and JPEG share. See image.h. */
+/* Functions that the readers of PNG and JPEG share, and the choice between the two. See image.h. */
 #include "common/data/image.h"
 
 #include <string.h>

@@ -1,5 +1,6 @@
-/* Brings images to one size and number of channels, and turns them as EXIF says. All arithmetic is
- * in integers, in one fixed order, so every machine gets the same bytes (D4, D11). */
+/* Changes the size and the number of channels of images, and turns them as their EXIF orientation
+ * requires. All arithmetic is in integers, in one fixed order, so every machine computes the same
+ * bytes (D4, D11). */
 #include <string.h>
 
 #include "common/base/alloc.h"
@@ -9,12 +10,14 @@
 
 /* ---- orientation ---- */
 
+/* EXIF data, which have the structure of a TIFF file. */
 typedef struct tiff {
     const unsigned char *bytes;
     size_t size;
     bool big_endian;
 } tiff;
 
+/* The number of `width` bytes at offset `at`; 0 if it lies outside of the data. */
 static uint32_t take(const tiff *t, size_t at, size_t width) {
     uint32_t value = 0;
     if (at > t->size || t->size - at < width) return 0;
@@ -52,7 +55,7 @@ cop_err image_turn(const char *name, cop_image *image, int orientation, cop_erro
     cop_image out = *image;
     if (swap) out.height = image->width, out.width = image->height;
     COP_TRY(image_create(name, IMAGE_VALUES_MAX, &out, error));
-    for (size_t y = 0; y < height; y++) /* x, y: in the source */
+    for (size_t y = 0; y < height; y++) /* (x, y) is a pixel of the source */
         for (size_t x = 0; x < width; x++) {
             const size_t v = flip_y ? height - 1 - y : y, u = flip_x ? width - 1 - x : x;
             const size_t to = swap ? u * height + v : v * width + u;
@@ -67,23 +70,27 @@ cop_err image_turn(const char *name, cop_image *image, int orientation, cop_erro
 /* ---- size ---- */
 
 /* The sizes of the source and of the output along one axis. An output value is a weighted mean of
- * neighbouring source values. Weights are integers, and have the same sum for all output values. */
+ * neighbouring source values. The weights are integers. Their sum, weight_sum, is the same for all
+ * output values. */
 typedef struct axis {
     uint32_t in, out;
 } axis;
 
-/* Memory for resizing: sums (y.in, x.out), and the weights of one output value. */
+/* Memory for resizing one plane. */
 typedef struct scratch {
-    uint32_t *sums, *weights;
+    uint32_t *sums;    /* (y.in, x.out) weighted sums along the rows */
+    uint32_t *weights; /* of one output value */
 } scratch;
 
 static uint32_t weight_sum(const axis *a) {
     return a->out <= a->in ? a->in : 2 * a->out;
 }
 
-/* The weights of output value `i`, for source values from *first on; returns how many there are. An
- * output value of a smaller image is the mean of the area that it covers (weights in units of
- * 1/out); that of a larger one lies between the two nearest centres (in units of 1/(2 out)). */
+/* Computes the weights of output value `i`. They apply to consecutive source values, beginning with
+ * index *first. Returns their number. If the axis shrinks, the output value is the mean of the area
+ * that it covers; a weight is an overlap in units of 1/out of a source pixel. If the axis grows,
+ * the output value is interpolated between the two source pixels whose centres are nearest; a
+ * weight is in units of 1/(2 out). */
 static uint32_t weights_of(const axis *a, uint32_t i, uint32_t *first, uint32_t *weights) {
     if (a->out <= a->in) {
         const uint64_t begin = (uint64_t)i * a->in, end = begin + a->in;
@@ -109,7 +116,8 @@ static uint32_t weights_of(const axis *a, uint32_t i, uint32_t *first, uint32_t 
 }
 
 /* Resizes one plane from (y->in, x->in) to (y->out, x->out): first along the rows, into work->sums,
- * then along the columns. 255 * weight_sum(x) * weight_sum(y) is below 2^53. */
+ * then along the columns. No sum overflows, because 255 * weight_sum(x) * weight_sum(y) is below
+ * 2^53. */
 static void resize_plane(const uint8_t *in, const axis *y, const axis *x, const scratch *work,
                          uint8_t *out) {
     uint32_t first, *sums = work->sums, *weights = work->weights;
@@ -160,7 +168,7 @@ static cop_err resize(const char *name, const image_form *form, cop_image *image
     return COP_OK;
 }
 
-/* ---- both ---- */
+/* ---- size and channels ---- */
 
 static cop_err to_colour(const char *name, cop_image *image, cop_error *error) {
     cop_image out = {.channels = 3, .height = image->height, .width = image->width};

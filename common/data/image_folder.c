@@ -1,7 +1,7 @@
-/* Data sets of images: one folder per class, with PNG or JPEG files. Classes are numbered in the
- * byte order of their names. Samples are sorted by class, then by the byte order of their names
- * (D11). All images must have one size, or are resized to it. If any is in colour, grey ones become
- * three equal channels. */
+/* Reads data sets of images: one folder per class, with PNG or JPEG files. Classes are numbered in
+ * the byte order of their names. Samples are sorted by class, then by the byte order of the names
+ * of their files (D11). All images must have the same size, unless data.resize gives all of them
+ * one size. If any image is in colour, grey images get three equal channels. */
 #include <stdio.h>
 #include <string.h>
 #include <strings.h>
@@ -13,26 +13,26 @@
 #include "common/data/image.h"
 #include "common/data/pack.h"
 
-/* The class folders of one part. */
+/* The folders of the classes of one part. */
 typedef struct classes {
-    const char *folder;
-    char **names;
+    const char *folder; /* the folder that contains them */
+    char **names;       /* [count] in byte order */
     size_t count;
 } classes;
 
 /* One part of the set. */
 typedef struct part {
     classes list;
-    uint32_t images;
-    char *first; /* path of the first image, whose size the others must have */
+    uint32_t images; /* number of images */
+    char *first;     /* path of the first image; all others must have its size */
 } part;
 
-/* Both parts, and how to make a set of them. */
+/* The set that is being read. */
 typedef struct folder_set {
-    part part[2]; /* training and test part */
+    part part[2]; /* the training part, then the test part */
     bool has_test;
     const cop_data_input *input;
-    bool colour; /* the set has three channels */
+    bool colour; /* a colour image was found after a grey one, so the set has three channels */
 } folder_set;
 
 static void close_part(part *p) {
@@ -48,8 +48,8 @@ bool image_folder_skips(const char *name) {
     return found;
 }
 
-/* Lists the class folders, and ignores files next to them (a licence, a read-me). INPUT: there are
- * fewer than `least`. */
+/* Lists the folders of the classes. Files next to them, such as a licence, are ignored. INPUT:
+ * there are fewer than `least` folders, or more than COP_CLASSES_MAX. */
 static cop_err list_classes(const char *folder, size_t least, classes *out, cop_error *error) {
     size_t count, kept = 0;
     COP_TRY(cop_folder_list(folder, &out->names, &count, error));
@@ -71,6 +71,7 @@ static cop_err list_classes(const char *folder, size_t least, classes *out, cop_
 
 /* ---- walking over all images ---- */
 
+/* Called for each image; `class` is the index of its folder. */
 typedef cop_err (*visit)(void *context, const char *path, size_t class, cop_error *error);
 
 static cop_err walk_class(const char *folder, size_t class, visit each, void *context,
@@ -126,7 +127,8 @@ static cop_err open_part(const char *folder, size_t least, part *p, cop_error *e
 
 /* ---- reading ---- */
 
-/* Reads an image and resizes it to `resize`, height and width (0: not). */
+/* Reads an image, and resizes it to the height and width in `resize`. If these are 0, the image
+ * keeps its size. */
 static cop_err read_image(const char *path, const uint32_t resize[2], cop_image *out,
                           cop_error *error) {
     char *bytes;
@@ -142,20 +144,21 @@ static cop_err read_image(const char *path, const uint32_t resize[2], cop_image 
     return e;
 }
 
+/* One part that is being filled with images. */
 typedef struct filling {
     const cop_data_part *to;
-    const int32_t *numbers; /* of the folder's classes, in the training part */
-    const char *first;
-    const uint32_t *resize;
-    uint32_t row;
-    bool colour; /* found a colour image, but the set is grey: it must be made again */
+    const int32_t *numbers; /* the number in the training part of each class of this part */
+    const char *first;      /* path of the first training image, for errors */
+    const uint32_t *resize; /* height and width, as in read_image */
+    uint32_t row;           /* index of the next sample */
+    bool colour; /* the set has one channel, but an image is in colour: make the set again */
 } filling;
 
 static cop_err fill_image(void *context, const char *path, size_t class, cop_error *error) {
     filling *f = context;
     const int32_t *dims = f->to->dims;
     cop_image image;
-    if (f->row == f->to->count) /* a file appeared since they were counted */
+    if (f->row == f->to->count) /* a file was added after the files were counted */
         return cop_fail(error, COP_ERR_IO, "%s: the folder changed while it was being read", path);
     COP_TRY(read_image(path, f->resize, &image, error));
     cop_err e = COP_OK;
@@ -180,14 +183,14 @@ static cop_err fill_image(void *context, const char *path, size_t class, cop_err
     return e;
 }
 
-/* Looks up the number of each class of `list` in the training part; *out: cop_free. INPUT: the
- * training part lacks one. */
+/* Looks up the number that each class of `list` has in the training part. The caller frees *out, an
+ * array of list->count numbers, with cop_free. INPUT: the training part lacks a class. */
 static cop_err number_classes(const classes *train, const classes *list, int32_t **out,
                               cop_error *error) {
     int32_t *numbers = cop_alloc_array(list->count, sizeof *numbers);
     if (!numbers) return cop_no_memory(error);
     size_t at = 0;
-    for (size_t i = 0; i < list->count; i++) { /* both are in byte order */
+    for (size_t i = 0; i < list->count; i++) { /* both lists are in byte order */
         while (at < train->count && strcmp(train->names[at], list->names[i]) < 0) at++;
         if (at == train->count || strcmp(train->names[at], list->names[i]) != 0) {
             cop_free(numbers);
@@ -235,8 +238,8 @@ static cop_err make(folder_set *s, cop_data **out, cop_error *error) {
     return COP_OK;
 }
 
-/* One colour image gives the whole set three channels. If it is found late, the set is made again.
- */
+/* The first image decides the number of channels. If a colour image comes after a grey first image,
+ * the set is made again, with three channels. */
 static cop_err load(folder_set *s, cop_data **out, cop_error *error) {
     cop_err e = make(s, out, error);
     if (!e || !s->colour) return e;

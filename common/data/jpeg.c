@@ -1,6 +1,7 @@
-/* JPEG by libjpeg-turbo, with the exact integer transform, so that all machines get the same bytes.
- * A warning of the library (damaged or missing data, which it fills with grey) is an error here.
- * Errors leave the library by longjmp, so whatever must survive one is in `reader`. */
+/* Decodes JPEG images by libjpeg-turbo, with its accurate integer transform, so that all machines
+ * get the same bytes. The library warns of damaged or missing data and fills them with grey; here
+ * such a warning is an error. Errors leave the library by longjmp, so everything that must be freed
+ * after an error is in `reader`. */
 #include <setjmp.h>
 #include <stdio.h>
 #include <string.h>
@@ -10,10 +11,10 @@
 #include "common/base/alloc.h"
 #include "common/data/image.h"
 
-#define SCANS_MAX 1000 /* of a progressive image; each one takes time for all pixels */
+#define SCANS_MAX 1000 /* scans of a progressive image; each scan takes time for all pixels */
 
 typedef struct reader {
-    struct jpeg_error_mgr errors; /* must come first: callbacks get its address */
+    struct jpeg_error_mgr errors; /* must come first: callbacks cast its address to reader * */
     struct jpeg_decompress_struct jpeg;
     struct jpeg_progress_mgr progress;
     jmp_buf out;
@@ -39,7 +40,8 @@ static void on_progress(j_common_ptr jpeg) {
     longjmp(r->out, 1);
 }
 
-/* The orientation of the first EXIF segment; APP1 segments may hold other data, too. */
+/* The orientation in the first APP1 segment that contains EXIF data. APP1 segments may contain
+ * other data. */
 static int find_orientation(const struct jpeg_decompress_struct *j) {
     for (jpeg_saved_marker_ptr m = j->marker_list; m; m = m->next)
         if (m->data_length > 6 && memcmp(m->data, "Exif\0\0", 6) == 0)
@@ -47,7 +49,7 @@ static int find_orientation(const struct jpeg_decompress_struct *j) {
     return 1;
 }
 
-/* Runs after setjmp: only `r` and `out` may own memory. */
+/* Runs after setjmp, so a longjmp may skip its rest: only `r` and `out` may own memory. */
 static cop_err decode(reader *r, cop_image *out, cop_error *error) {
     struct jpeg_decompress_struct *j = &r->jpeg;
     jpeg_create_decompress(j);

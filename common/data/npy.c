@@ -1,5 +1,6 @@
-/* Data sets from NumPy's files: two .npy files per part, or two arrays of an .npz file. Samples are
- * u8, or other numbers, which become f32. Labels are whole numbers of any type. */
+/* Reads data sets from NumPy's files. A part is two .npy files, or two arrays of an .npz file:
+ * samples and labels. Samples of u8 stay u8; samples of other types become f32. Labels are whole
+ * numbers of any type. */
 #include <math.h>
 #include <stdio.h>
 #include <string.h>
@@ -14,16 +15,17 @@
 
 #define NPY_MAX ((size_t)64 << 30)
 
-/* One array and the bytes that it lies in. */
+/* One array and the file in memory that contains it. */
 typedef struct source {
-    char name[600]; /* path, or path(array) */
+    char name[600]; /* path of an .npy file, or path(array) for an .npz file */
     cop_data_content content;
     npy_array array;
 } source;
 
 typedef struct part {
-    source samples, labels;
-    cop_data_order order;
+    source samples;
+    source labels;        /* empty if the set has no labels */
+    cop_data_order order; /* where the channels are in the array of samples */
     pack_part header;
 } part;
 
@@ -47,7 +49,8 @@ static cop_err open_member(const cop_data_content *npz, const char *name, source
     return npy_parse(&s->content, &s->array, error);
 }
 
-/* Usual names of arrays: {samples, labels} of the training part, then of the test part. */
+/* The usual names of arrays. A row has {samples, labels} of the training part, then {samples,
+ * labels} of the test part. */
 static const char *const known_names[][2][2] = {
     {{"images", "labels"}, {"images", "labels"}},
     {{"x_train", "y_train"}, {"x_test", "y_test"}},                     /* Keras */
@@ -56,11 +59,13 @@ static const char *const known_names[][2][2] = {
     {{"x", "y"}, {"x", "y"}},
     {{"X", "y"}, {"X", "y"}},
     {{"data", "target"}, {"data", "target"}},
-    {{"arr_0", "arr_1"}, {"arr_0", "arr_1"}}, /* savez without names */
+    {{"arr_0", "arr_1"}, {"arr_0", "arr_1"}}, /* numpy.savez without names */
 };
 enum { KNOWN_NAMES = sizeof known_names / sizeof *known_names };
 
-/* Chooses the arrays of a part: those that the job names, else the first known pair in the file. */
+/* Chooses the arrays of a part, {samples, labels}. A name that the job gives is used. If it gives
+ * one name or none, the first row of known_names that agrees with it and exists in the file
+ * decides. If there is no such row, the names are "images" and "labels". */
 static void choose_names(const cop_data_files *f, const cop_data_content *npz, bool test,
                          const char *names[2]) {
     names[0] = f->images ? f->images : "images";
@@ -112,7 +117,7 @@ static bool is_bytes(const npy_array *x) {
 
 static cop_err check_part(part *p, cop_error *error) {
     const npy_array *x = &p->samples.array, *y = &p->labels.array;
-    cop_data_shape shape = x->shape; /* with the channels first */
+    cop_data_shape shape = x->shape; /* below: with the channels first */
     COP_TRY(channels_find(x->name, &shape, &p->order, error));
     channels_reorder(&shape, p->order);
     COP_TRY(
@@ -142,7 +147,7 @@ static cop_err open_part(const cop_data_input *input, bool test, part *p, cop_er
 
 /* ---- values ---- */
 
-/* The place in the file of element i, counted in C order. */
+/* The index in the file of element i. Elements are counted in C order. */
 static uint64_t index_in_file(const npy_array *x, uint64_t i) {
     uint64_t at = 0, stride = x->count;
     if (!x->fortran) return i;
@@ -153,7 +158,7 @@ static uint64_t index_in_file(const npy_array *x, uint64_t i) {
     return at;
 }
 
-/* A float of 16 bits: a sign, 5 bits of exponent, 10 of fraction. */
+/* Converts a float of 16 bits: 1 sign bit, 5 bits of exponent, 10 bits of fraction. */
 static double from_half(uint64_t bits) {
     const int exponent = (int)(bits >> 10 & 31), fraction = (int)(bits & 1023);
     double value = exponent ? (1024 + fraction) / 1024.0 : fraction / 512.0;
@@ -163,7 +168,7 @@ static double from_half(uint64_t bits) {
     return bits >> 15 ? -value : value;
 }
 
-/* Element i in C order. */
+/* The value of element i. Elements are counted in C order. */
 static double element(const npy_array *x, uint64_t i) {
     const unsigned char *p = x->data + index_in_file(x, i) * x->size;
     uint64_t whole = 0;
@@ -184,7 +189,7 @@ static double element(const npy_array *x, uint64_t i) {
     if (x->kind == 'f') return from_half(whole);
     if (x->kind != 'i') return (double)whole;
     const int unused = 64 - 8 * (int)x->size;
-    return (double)((int64_t)(whole << unused) >> unused); /* the sign */
+    return (double)((int64_t)(whole << unused) >> unused); /* extends the sign */
 }
 
 static cop_err copy_samples(const npy_array *x, void *out, cop_error *error) {
@@ -202,12 +207,12 @@ static cop_err copy_samples(const npy_array *x, void *out, cop_error *error) {
                             "%s: element %llu is not a finite 32-bit number (sample %llu: %g)",
                             x->name, (unsigned long long)i,
                             (unsigned long long)(i / (x->count / x->shape.dims[0])), element(x, i));
-        to[i] += 0.0f; /* no -0 */
+        to[i] += 0.0f; /* turns -0 into 0 */
     }
     return COP_OK;
 }
 
-/* Label i; -1: it is not a valid one. */
+/* Label i. -1: the element is not a whole number from 0 to COP_CLASSES_MAX - 1. */
 static int32_t label_at(const npy_array *y, uint64_t i) {
     const double value = element(y, i);
     return value >= 0 && value < COP_CLASSES_MAX && value == floor(value) ? (int32_t)value : -1;
@@ -275,7 +280,7 @@ cop_err pack_load_npy(const cop_data_input *input, cop_data **out, cop_error *er
 
 /* ---- samples for a trained model ---- */
 
-/* Converts the values to the type that the model takes. INPUT: one does not fit. */
+/* Converts the values to the type that the model takes. INPUT: a value does not fit the type. */
 static cop_err convert_samples(const npy_array *x, const cop_data_form *form, void *out,
                                cop_error *error) {
     if (is_bytes(x) == (form->type == COP_DATA_U8)) return copy_samples(x, out, error);
@@ -296,7 +301,8 @@ static cop_err convert_samples(const npy_array *x, const cop_data_form *form, vo
     return COP_OK;
 }
 
-/* Makes samples of an array. `y`: their labels, or NULL. */
+/* Makes samples of the array `x`, and labels of the array `y`. `y` is NULL if there are no labels.
+ */
 static cop_err take_arrays(const npy_array *x, const npy_array *y, const cop_data_form *form,
                            cop_data_samples *out, cop_error *error) {
     const bool last = samples_channels_are_last(form, &x->shape);
@@ -329,8 +335,8 @@ cop_err samples_decode_npy(const cop_data_content *npy, const cop_data_form *for
     return take_arrays(&x, NULL, form, out, error);
 }
 
-/* Chooses the array of samples, and that of their labels, which may be missing. If the file has
- * both parts, these are the test part's. */
+/* Chooses the names of the array of samples and of the array of labels. The file may lack the
+ * latter. If it has a training and a test part, the names are those of the test part. */
 static void choose_samples(const cop_data_content *npz, const char *names[2]) {
     const cop_data_files none = {0};
     names[0] = "images";

@@ -1,5 +1,8 @@
-/* The header of NumPy's .npy files. It is a Python dictionary, {'descr': '<f4', 'fortran_order':
- * False, 'shape': (60000, 28, 28), }, with exactly these three keys in any order. */
+/* Parses NumPy's .npy files. The header of a file is a Python dictionary such as
+ *
+ *     {'descr': '<f4', 'fortran_order': False, 'shape': (60000, 28, 28), }
+ *
+ * with exactly these three keys, in any order. */
 #include <stdbool.h>
 #include <string.h>
 
@@ -7,10 +10,15 @@
 #include "common/base/file.h"
 #include "common/data/npy.h"
 
+/* The header that is being parsed. */
 typedef struct header {
-    const char *at, *end;
-    char descr[16];
-    bool fortran, has_descr, has_order, has_shape;
+    const char *at;  /* the next byte to parse */
+    const char *end; /* the end of the header */
+    char descr[16];  /* the value of 'descr' */
+    bool fortran;    /* the value of 'fortran_order' */
+    bool has_descr;  /* the key 'descr' was found */
+    bool has_order;  /* the key 'fortran_order' was found */
+    bool has_shape;  /* the key 'shape' was found */
     npy_array *array;
 } header;
 
@@ -29,7 +37,8 @@ static bool take(header *h, char c) {
     return true;
 }
 
-/* Takes a quoted text of fewer than `size` bytes. */
+/* Takes a quoted text of fewer than `size` bytes, without its quotes. Returns false if there is
+ * none. */
 static bool take_text(header *h, char *out, size_t size) {
     skip_blanks(h);
     if (h->at == h->end || (*h->at != '\'' && *h->at != '"')) return false;
@@ -100,7 +109,7 @@ static cop_err take_pair(header *h, cop_error *error) {
     return COP_OK;
 }
 
-/* Reads an element's type, such as "<f4": byte order, kind, size. */
+/* Parses the type of an element, such as "<f4". It consists of byte order, kind and size. */
 static cop_err read_type(const header *h, cop_error *error) {
     const char *d = h->descr;
     const unsigned size = d[0] && d[1] ? (unsigned)(d[2] - '0') : 0;
@@ -133,7 +142,8 @@ static cop_err read_dictionary(header *h, cop_error *error) {
     return read_type(h, error);
 }
 
-/* Computes out->count from the shape. CORRUPT: it does not fit the bytes behind the header. */
+/* Computes out->count from the shape. CORRUPT: the elements need more or fewer bytes than the
+ * `data_size` bytes after the header. */
 static cop_err check_size(const header *h, uint64_t data_size, npy_array *out, cop_error *error) {
     const cop_data_shape *s = &out->shape;
     out->count = 1;

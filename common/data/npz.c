@@ -1,5 +1,6 @@
-/* .npz files: ZIP archives of .npy files, stored or deflated. Members are found by the central
- * directory. Every number is checked against the file before it is used. */
+/* Reads .npz files, which are ZIP archives of .npy files. A file in the archive, a *member*, is
+ * stored or deflated, and is found through the central directory. Every number in the archive is
+ * checked against the size of the file before it is used. */
 #include <stdio.h>
 #include <string.h>
 #include <zlib.h>
@@ -16,16 +17,21 @@
 #define LOCAL_SIZE   30
 
 typedef struct archive {
-    const char *name;
+    const char *name; /* for errors */
     const unsigned char *bytes;
-    size_t size, central, central_size;
+    size_t size;         /* bytes of the archive */
+    size_t central;      /* offset of the central directory */
+    size_t central_size; /* bytes of the central directory */
 } archive;
 
 typedef struct member {
-    const char *name;
+    const char *name; /* in the archive, without a zero byte at its end */
     size_t name_length;
-    uint32_t method, crc, offset;
-    uint64_t packed, size; /* bytes in the file, and after decompression */
+    uint32_t method; /* 0: stored; 8: deflated */
+    uint32_t crc;    /* CRC-32 of the decompressed bytes */
+    uint32_t offset; /* of the local header, from the beginning of the archive */
+    uint64_t packed; /* bytes in the archive */
+    uint64_t size;   /* bytes after decompression */
 } member;
 
 static archive archive_of(const cop_data_content *npz) {
@@ -37,8 +43,8 @@ static cop_err damaged(const archive *a, const char *why, cop_error *error) {
     return cop_fail(error, COP_ERR_CORRUPT, "%s is not a valid NPZ file: %s", a->name, why);
 }
 
-/* Finds the central directory by the end record, which only a comment of up to 65535 bytes follows.
- */
+/* Finds the central directory through the end record. Only a comment of up to 65535 bytes may
+ * follow the end record. */
 static cop_err find_directory(archive *a, cop_error *error) {
     if (a->size < 2 || memcmp(a->bytes, "PK", 2) != 0)
         return cop_fail(error, COP_ERR_CORRUPT, "%s is not an NPZ file: it is %s", a->name,
@@ -54,7 +60,7 @@ static cop_err find_directory(archive *a, cop_error *error) {
     return COP_OK;
 }
 
-/* Reads the directory's entry at *at, and moves *at to the next one. */
+/* Reads the entry of the central directory at offset *at, and moves *at to the next entry. */
 static cop_err next_member(const archive *a, size_t *at, member *out, cop_error *error) {
     COP_ASSERT(*at < a->central_size);
     const unsigned char *p = a->bytes + a->central + *at;
@@ -77,7 +83,7 @@ static cop_err next_member(const archive *a, size_t *at, member *out, cop_error 
     return COP_OK;
 }
 
-/* Finds the member's bytes, behind its local header. */
+/* Finds the bytes of a member, which follow its local header. */
 static cop_err find_bytes(const archive *a, const member *m, const unsigned char **out,
                           cop_error *error) {
     if (m->packed == UINT32_MAX || m->size == UINT32_MAX || m->offset == UINT32_MAX)

@@ -1,5 +1,4 @@
-/* Which rows a step uses, in which order (D1), and how a batch is cut into shards (D2). See data.h.
- */
+/* Finds the rows that a step uses, and their order (D1), and copies rows. See data.h. */
 #include <string.h>
 
 #include "common/base/rng.h"
@@ -8,7 +7,7 @@
 uint64_t cop_data_steps_per_epoch(uint32_t samples, uint32_t batch, bool keep_last) {
     COP_ASSERT(samples >= 1 && batch >= 1);
     uint64_t steps = keep_last ? ((uint64_t)samples + batch - 1) / batch : samples / batch;
-    return steps ? steps : 1; /* fewer samples than a batch: one short batch */
+    return steps ? steps : 1; /* with fewer samples than a batch, the epoch is one short batch */
 }
 
 void cop_data_batch_rows(const cop_data_batches *b, uint64_t step, uint32_t *rows, uint32_t *count,

@@ -1,4 +1,4 @@
-/* Packs: the canonical bytes of a data set. See data.h. */
+/* Makes, reads and writes packs, the canonical bytes of data sets. See data.h. */
 #include "common/data/pack.h"
 
 #include <stdio.h>
@@ -11,7 +11,7 @@
 #include "common/base/log.h"
 #include "common/base/str.h"
 
-#define HEADER_SIZE 80 /* magic, classes, reserved, two parts of 32 bytes */
+#define HEADER_SIZE 80 /* "COPDATA1", number of classes, 0, and two headers of parts */
 #define CLASSES_AT  8
 #define PARTS_AT    16
 #define PART_SIZE   32
@@ -29,8 +29,12 @@ static uint64_t stride_of(const pack_part *p) {
     return stride;
 }
 
+/* Where the sections of a pack are: offsets in bytes. Index 0 is the training part, 1 the test
+ * part. */
 typedef struct pack_layout {
-    uint64_t samples[2], labels[2], size;
+    uint64_t samples[2];
+    uint64_t labels[2];
+    uint64_t size; /* bytes of the whole pack */
 } pack_layout;
 
 static void lay_out(const pack_part parts[2], pack_layout *out) {
@@ -60,8 +64,8 @@ static void point_into(cop_data *data, const pack_part parts[2]) {
     }
 }
 
-/* Makes the cop_data of a pack, of which it takes a reference. INPUT: the parts differ in shape or
- * type. Every cop_data is made here. */
+/* Makes the cop_data of a pack, and takes a reference to the pack. All cop_data are made here.
+ * INPUT: the parts differ in shape or type. NO_MEMORY. */
 static cop_err make_data(cop_buffer *pack, const char *name, const pack_part parts[2],
                          cop_data **out, cop_error *error) {
     char train[160];
@@ -92,7 +96,7 @@ static void write_header(char *out, int32_t classes, const pack_part parts[2]) {
     }
 }
 
-/* Zeroes the padding. The caller writes everything else. */
+/* Zeroes the header, the labels and all padding. The samples stay undefined. */
 static void zero_gaps(char *base, const pack_part parts[2], const pack_layout *layout) {
     memset(base, 0, layout->samples[0]);
     for (int i = 0; i < 2; i++) {
@@ -122,13 +126,13 @@ cop_err pack_create(const char *name, int32_t classes, const pack_part parts[2],
 
 void pack_finish(cop_data *data, int32_t classes) {
     COP_ASSERT(classes >= 1 && classes <= COP_CLASSES_MAX);
-    COP_ASSERT(atomic_load(&data->others) == 0); /* it is not shared yet */
+    COP_ASSERT(atomic_load(&data->others) == 0); /* the set is not shared yet */
     data->classes = classes;
     cop_store_u32((char *)data->pack->data + CLASSES_AT, (uint32_t)classes);
     cop_sha256_of(data->pack->data, data->pack->size, data->digest);
 }
 
-/* ---- what readers of files share ---- */
+/* ---- functions that the readers of files share ---- */
 
 void pack_warn_of_gaps(const cop_data_part *part, const char *path, int32_t largest) {
     bool *seen = cop_alloc_array((size_t)largest + 1, sizeof *seen);
@@ -299,8 +303,9 @@ cop_err cop_data_from_pack(cop_buffer *pack, const char *name, cop_data **out, c
     return COP_OK;
 }
 
-/* The size of the pack in a file, where names of classes may follow it. `size` if the header is
- * damaged: then the reader reports what is wrong. */
+/* The size of the pack in a file of `size` bytes, in which the names of classes may follow it.
+ * Returns `size` if no names follow, or if the header is damaged; cop_data_from_pack reports the
+ * damage. */
 static size_t pack_size_of(const char *bytes, size_t size) {
     pack_part parts[2];
     pack_layout layout;

@@ -1,4 +1,5 @@
-/* The type of a set's samples: the values decide it, not the format of their file. See data.h. */
+/* Decides and changes the type of the samples of a set. The values decide the type, not the format
+ * of the files. See data.h. */
 #include <string.h>
 
 #include "common/base/alloc.h"
@@ -41,7 +42,8 @@ static pack_part header_of(const cop_data_part *part, cop_data_type type) {
     return header;
 }
 
-/* Makes a new set with the same values in another type. */
+/* Makes a new set with the same values in another type. It has no names of classes and no digest.
+ */
 static cop_err convert_set(const cop_data *data, cop_data_type type, cop_data **out,
                            cop_error *error) {
     const pack_part parts[2] = {header_of(&data->train, type), header_of(&data->test, type)};
@@ -57,7 +59,7 @@ cop_err pack_narrow(cop_data *data, cop_error *error) {
         return COP_OK;
     COP_TRY(convert_set(data, COP_DATA_U8, &bytes, error));
     cop_buffer *floats = data->pack;
-    COP_ASSERT(atomic_load(&data->others) == 0); /* it is not shared yet */
+    COP_ASSERT(atomic_load(&data->others) == 0); /* the set is not shared yet */
     data->pack = bytes->pack;
     data->train = bytes->train;
     data->test = bytes->test;

@@ -1,5 +1,6 @@
-/* PNG by libpng, without its colour management: stored bytes come out unchanged. Errors leave
- * libpng by longjmp, so whatever must survive one is in `reader`. */
+/* Decodes PNG images by libpng, without its colour management, so that stored bytes of grey or RGB
+ * do not change. Errors leave libpng by longjmp, so everything that must be freed after an error is
+ * in `reader`. */
 #include <setjmp.h>
 #include <stdbool.h>
 #include <stdio.h>
@@ -14,12 +15,13 @@
 
 typedef struct reader {
     const image_file *file;
-    const unsigned char *at;
-    size_t rest; /* bytes from `at` on */
+    const unsigned char *at; /* the next byte to read */
+    size_t rest;             /* number of bytes from `at` on */
     png_structp png;
     png_infop info;
-    png_bytep rows; /* the whole image, interleaved: an interlaced one takes several passes */
-    bool no_memory;
+    png_bytep rows; /* the whole image, because an interlaced image is read in several passes; the
+                       values of each pixel are next to each other */
+    bool no_memory; /* an allocation has failed */
     char message[120];
 } reader;
 
@@ -53,7 +55,7 @@ static void on_free(png_structp png, png_voidp pointer) {
     cop_free(pointer);
 }
 
-/* Has libpng convert any kind of pixels to 8 bits of grey or RGB. */
+/* Makes libpng convert pixels of all kinds to grey or RGB of 8 bits. */
 static void ask_for_bytes(const reader *r) {
     const png_byte type = png_get_color_type(r->png, r->info);
     if (type == PNG_COLOR_TYPE_PALETTE) png_set_palette_to_rgb(r->png);
@@ -70,7 +72,7 @@ static int find_orientation(const reader *r) {
     return image_orientation(exif, size);
 }
 
-/* Runs after setjmp: only `r` and `out` may own memory. */
+/* Runs after setjmp, so a longjmp may skip its rest: only `r` and `out` may own memory. */
 static cop_err decode(reader *r, cop_image *out, cop_error *error) {
     png_set_read_fn(r->png, r, on_read);
     png_set_crc_action(r->png, PNG_CRC_ERROR_QUIT, PNG_CRC_ERROR_QUIT);

@@ -1,4 +1,4 @@
-/* The table of named data sets. */
+/* The table of named data sets, and the functions that open them. */
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -33,8 +33,8 @@ static cop_err open_synthetic(const char *folder, cop_data **out, cop_error *err
     return cop_data_make_synthetic(SYNTHETIC_SEED, SYNTHETIC_TRAIN, SYNTHETIC_TEST, out, error);
 }
 
-/* CIFAR is not downloaded: people unpack its archive into the folder of --data or into the cache.
- */
+/* Opens CIFAR. Coppice does not download it. The user unpacks the archive into the folder of
+ * --data, or into the cache folder. */
 static cop_err open_cifar(const char *name, const char *folder, cop_data **out, cop_error *error) {
     cop_err (*const load)(const char *, cop_data **, cop_error *) =
         strcmp(name, "cifar10") == 0 ? cop_data_load_cifar10 : cop_data_load_cifar100;

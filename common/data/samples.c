@@ -1,5 +1,5 @@
-/* Samples for a trained model: finds the format of a file, and checks that it fits. See samples.h.
- */
+/* Reads samples for a trained model: finds the format of a file, and checks that the samples fit
+ * the model. See samples.h. */
 #include "common/data/samples.h"
 
 #include <stdio.h>
@@ -14,7 +14,7 @@
 #include "common/data/pack.h"
 #include "common/data/samples_formats.h"
 
-/* ---- what fits ---- */
+/* ---- do the samples fit the model? ---- */
 
 size_t samples_values(const cop_data_form *form) {
     size_t values = 1;
@@ -22,7 +22,7 @@ size_t samples_values(const cop_data_form *form) {
     return values;
 }
 
-/* Writes the shapes that fit, such as "(n, 28, 28) or (n, 1, 28, 28)". */
+/* Writes the shapes of arrays that fit the model, such as "(n, 28, 28) or (n, 1, 28, 28)". */
 static void describe_shapes(const cop_data_form *form, char *out, size_t size) {
     const int32_t *d = form->dims;
     if (form->rank == 1)
@@ -48,7 +48,7 @@ static cop_err fail_shape(const char *name, const cop_data_form *form, const cop
 
 cop_err samples_check_shape(const char *name, const cop_data_form *form,
                             const cop_data_shape *shape, cop_error *error) {
-    /* one channel may be left out: (n, height, width) */
+    /* if the model takes one channel, the array may lack its dimension: (n, height, width) */
     const uint32_t skipped = form->rank == 3 && form->dims[0] == 1 && shape->rank == 3;
     bool fits = shape->rank + skipped == (uint32_t)form->rank + 1;
     for (uint32_t d = 1; fits && d < shape->rank; d++)
@@ -143,13 +143,13 @@ static cop_err check_image(const char *name, const cop_data_form *form, const co
 /* Images that become samples, one after another. */
 typedef struct image_samples {
     const cop_data_form *form;
-    uint32_t count; /* of images */
-    uint32_t row;   /* of the next one */
+    uint32_t count; /* number of images */
+    uint32_t row;   /* index of the next image */
     cop_data_samples *out;
 } image_samples;
 
-/* Decodes and checks one image, and stores it as the next sample. The first one reserves the memory
- * for all. */
+/* Decodes and checks one image, and stores it as the next sample. The call for the first image
+ * allocates the memory for all images. */
 static cop_err add_image(image_samples *s, const cop_data_content *content, cop_error *error) {
     const cop_data_form *form = s->form;
     const char *name = content->name;
@@ -210,7 +210,7 @@ static cop_err read_folder(const char *folder, const cop_data_form *form,
     return COP_OK;
 }
 
-/* ---- which format ---- */
+/* ---- finding the format ---- */
 
 static bool begins(const cop_data_content *c, const char *with, size_t length) {
     return c->size >= length && memcmp(c->bytes, with, length) == 0;
@@ -228,7 +228,9 @@ static bool is_npz(const cop_data_content *c) {
     return begins(c, "PK\3\4", 4) || begins(c, "PK\5\6", 4);
 }
 
-/* The only format that is read from gzip data without unpacking all of it first. */
+/* Is it an IDX file, plain or gzipped? IDX is the only format whose decoder decompresses gzip data
+ * itself. Gzip data that are too damaged to see their first 4 bytes count as IDX, so that its
+ * decoder reports the damage. */
 static bool is_idx(const cop_data_content *c) {
     unsigned char head[4] = {1};
     size_t got = 0;

@@ -13,14 +13,15 @@ static int channels_of(const cop_data_part *part) {
     return cop_data_channels(part->rank, part->dims[0]);
 }
 
-/* How many values of a sample share one mean. */
+/* The number of values of a sample that share one mean. */
 static size_t plane_size(const cop_data_part *part) {
     COP_ASSERT(part->rank == 1 || part->rank == 3);
     const size_t first = (size_t)(part->dims[0] / channels_of(part));
     return part->rank == 3 ? (size_t)part->dims[1] * (size_t)part->dims[2] : first;
 }
 
-/* n * squares - sum^2 is exact in 128 bits, for n < 2^36 values up to 255. */
+/* Mean and deviation of a channel of u8 values. n * squares - sum^2 is exact in 128 bits, because
+ * there are fewer than 2^36 values of at most 255. */
 static void of_bytes(const cop_data_view *view, size_t channel, double *mean, double *std) {
     const cop_data_part *part = &view->data->train;
     const size_t plane = plane_size(part);
@@ -34,12 +35,13 @@ static void of_bytes(const cop_data_view *view, size_t channel, double *mean, do
         }
     }
     COP_ASSERT(n >= 1);
-    const unsigned __int128 variance = /* times n^2 */
+    const unsigned __int128 variance = /* the variance times n^2 */
         (unsigned __int128)n * squares - (unsigned __int128)sum * sum;
     *mean = (double)sum / (double)n / 255;
     *std = variance ? sqrt((double)variance) / (double)n / 255 : 1;
 }
 
+/* Mean and deviation of a channel of f32 values, in two passes. */
 static void of_floats(const cop_data_view *view, size_t channel, double *mean, double *std) {
     const cop_data_part *part = &view->data->train;
     const size_t plane = plane_size(part), first = channel * plane,

@@ -1,7 +1,8 @@
-/* Rendered digits: data that need no download. A sample is a glyph of strokes (lines between points
- * on a 28 x 28 plane). An elastic field bends it, a random affine map places it, a random pen draws
- * it, and noise is added. Random numbers come from Philox (D3, purpose synthetic; counter: block,
- * sample, part, 0). Positions are rounded to 1/256 pixel, and drawing is integer arithmetic, so the
+/* Makes a data set of rendered digits, which needs no download. A glyph consists of strokes, which
+ * are lines between points. For each sample, an elastic field bends a glyph, a random affine map
+ * places it on a plane of 28 x 28 pixels, a random pen draws it, and noise is added. Random numbers
+ * come from Philox (D3, purpose synthetic). The part selects the key, and the counter is {block,
+ * sample, 0, 0}. Positions are rounded to 1/256 pixel, and drawing is integer arithmetic, so the
  * bytes are the same on every CPU. */
 #include <string.h>
 
@@ -12,16 +13,17 @@
 
 #define SIDE   28
 #define POINTS 24
-#define UNIT   256 /* the raster's units per pixel */
+#define UNIT   256 /* raster units per pixel */
 
-/* A glyph: points in [-1, 1]^2 (x right, y down), in hundredths. */
+/* A glyph. Its points are in [-1, 1]^2; x grows to the right, y grows downwards. */
 typedef struct glyph {
-    int count;
-    signed char x[POINTS], y[POINTS];
-    unsigned pen_up; /* bit i: a stroke ends at point i */
+    int count;             /* number of points */
+    signed char x[POINTS]; /* in hundredths */
+    signed char y[POINTS]; /* in hundredths */
+    unsigned pen_up;       /* bit i is 1 if no line leads from point i to point i + 1 */
 } glyph;
 
-/* Two or three ways to write each digit. */
+/* The glyphs of the digits 0 to 9: two or three ways to write each. */
 static const struct {
     int variants;
     glyph glyph[3];
@@ -93,11 +95,12 @@ static const struct {
       {9, {40, 0, -38, -35, 0, 40, 42, 38, 30}, {-70, -88, -60, -20, -5, -35, -75, 20, 90}, 0}}},
 };
 
-/* The random numbers of one sample: words of successive blocks of Philox. */
+/* The random numbers of one sample: the words of successive blocks of Philox. */
 typedef struct stream {
     cop_rng_key key;
-    uint32_t counter[4], words[4];
-    int used;
+    uint32_t counter[4]; /* of the next block */
+    uint32_t words[4];   /* the current block */
+    int used;            /* number of its words that were used */
 } stream;
 
 static uint32_t next_word(stream *s) {
@@ -110,13 +113,16 @@ static uint32_t next_word(stream *s) {
     return s->words[s->used++];
 }
 
-/* Uniform in [-1, 1), a multiple of 2^-31: exact in f64. */
+/* A uniform random number in [-1, 1). It is a multiple of 2^-31, and so exact in f64. */
 static double uniform(stream *s) {
     return (double)(int32_t)next_word(s) / 2147483648.0;
 }
 
 /* ---- geometry: f64 with plain operations, no contraction ---- */
 
+/* How a glyph is bent and placed. wave[w] is {amplitude, frequency in x, frequency in y, phase};
+ * waves 0 and 2 move a point in y, waves 1 and 3 in x. Then x becomes a * x + b * y + dx, and y
+ * becomes c * x + d * y + dy. */
 typedef struct pose {
     double a, b, c, d, dx, dy, wave[4][4];
 } pose;
@@ -139,7 +145,7 @@ static void draw_pose(stream *s, pose *p) {
     }
 }
 
-/* Bends and places one point; the result is in raster units. */
+/* Bends and places one point. `out` is {x, y} in raster units. */
 static void place_point(const pose *p, double x, double y, int32_t out[2]) {
     double bx = x, by = y;
     for (int w = 0; w < 4; w++) {
@@ -153,9 +159,10 @@ static void place_point(const pose *p, double x, double y, int32_t out[2]) {
     out[1] = (int32_t)((p->c * bx + p->d * by + p->dy) * UNIT);
 }
 
-/* ---- the raster: integers ---- */
+/* ---- the raster: integer arithmetic ---- */
 
-/* Squared distance of (px, py) from the segment a b, in raster units squared. */
+/* The squared distance of the point (px, py) from the segment between a and b. Coordinates are in
+ * raster units. */
 static int64_t distance2(int32_t px, int32_t py, const int32_t a[2], const int32_t b[2]) {
     int64_t vx = b[0] - a[0], vy = b[1] - a[1], wx = px - a[0], wy = py - a[1];
     int64_t length = vx * vx + vy * vy, along = wx * vx + wy * vy;
@@ -170,11 +177,12 @@ static int32_t clamp(int32_t v, int32_t low, int32_t high) {
     return v < low ? low : v > high ? high : v;
 }
 
-/* The ink of a pen, by the squared distance from its stroke: full up to `core`, none from `edge`
- * on, and linear between. */
+/* The ink of a pen as a function of the squared distance from the stroke. Up to `core` a pixel gets
+ * full ink, from `edge` on it gets none, and between the two the ink decreases linearly. */
 typedef struct pen_profile {
-    int64_t core, edge; /* raster units squared */
-    int32_t reach;      /* the root of `edge` */
+    int64_t core;  /* in squared raster units */
+    int64_t edge;  /* in squared raster units */
+    int32_t reach; /* in raster units; at least the root of `edge` */
 } pen_profile;
 
 static void draw_segment(uint8_t *image, const int32_t a[2], const int32_t b[2],
@@ -194,7 +202,7 @@ static void draw_segment(uint8_t *image, const int32_t a[2], const int32_t b[2],
         }
 }
 
-/* Makes strokes uneven, and sprinkles the background. */
+/* Adds noise to the strokes, and changes a few pixels of the background. */
 static void add_noise(stream *s, uint8_t *image) {
     uint32_t strength = 16 + next_word(s) % 40;
     for (int i = 0; i < SIDE * SIDE; i += 4) {
@@ -208,7 +216,7 @@ static void add_noise(stream *s, uint8_t *image) {
     }
 }
 
-/* Adds a stray stroke, as if the pen had slipped, to one sample of four. */
+/* Adds a stray stroke to one sample of four, as if the pen had slipped. */
 static void add_stray(stream *s, uint8_t *image, const pen_profile *pen) {
     if (next_word(s) >> 30) return;
     int32_t a[2], b[2];

@@ -1,6 +1,6 @@
-/* Views: which rows of the training part a job trains on, and which it sets aside (D1). See data.h.
- * All code that needs a job's rows takes them from a view, so the coordinator, replay and the
- * statistics cannot disagree. */
+/* Makes views, which list the rows of the training part that a job trains on and those that it sets
+ * aside (D1). See data.h. All code that needs the rows of a job takes them from a view, so the
+ * coordinator, replay and the statistics always use the same rows. */
 #include <stdio.h>
 #include <string.h>
 
@@ -9,11 +9,13 @@
 #include "common/base/rng.h"
 #include "common/data/data.h"
 
-/* One class of the training part: `count` of its `rows` rows are chosen, between `min` and `max`.
- */
+/* One class of the training part, and the number of its rows that are chosen. */
 typedef struct class_share {
     int32_t class;
-    uint32_t rows, min, max, count;
+    uint32_t rows;  /* number of its rows */
+    uint32_t min;   /* least number of rows to choose */
+    uint32_t max;   /* largest number of rows to choose */
+    uint32_t count; /* number of rows that are chosen */
 } class_share;
 
 enum { UNUSED, TRAIN, VALIDATION };
@@ -22,21 +24,24 @@ enum { UNUSED, TRAIN, VALIDATION };
 typedef struct draw {
     const cop_data *data;
     const cop_data_selection *selection;
-    uint32_t used;       /* rows to train on or to set aside */
-    class_share *shares; /* of the classes that have rows */
+    uint32_t used;       /* number of rows to train on or to set aside */
+    class_share *shares; /* [share_count] one for each class that has rows */
     uint32_t share_count;
-    uint32_t *share_of;   /* [classes]: index of a class in `shares` */
-    unsigned char *marks; /* [rows]: UNUSED, TRAIN or VALIDATION */
+    uint32_t *share_of;   /* [classes] the index of each class in `shares` */
+    unsigned char *marks; /* [rows of the training part] UNUSED, TRAIN or VALIDATION */
 } draw;
 
-/* ---- how many rows of each class ---- */
+/* ---- the number of rows of each class ---- */
 
-/* How far a class is below its exact share of `wanted` rows out of `all`, times `all`. */
+/* The difference between the exact share of a class in `wanted` rows out of `all`, and its count,
+ * times `all`. It is positive if the count is below the exact share. */
 static int64_t deficit(const class_share *s, uint64_t wanted, uint64_t all) {
     return (int64_t)(wanted * s->rows) - (int64_t)(all * s->count);
 }
 
-/* The class that gets the next row (`up`), or gives one back. Of equals it is the lowest class. */
+/* Returns the class that gets one more row (`up` true) or gives one row back (`up` false). Among
+ * classes of equal deficit it is the one with the lowest number. NULL: all classes have reached
+ * their maximum or minimum. */
 static class_share *next_share(class_share *shares, uint32_t count, uint64_t wanted, uint64_t all,
                                bool up) {
     class_share *found = NULL;
@@ -50,8 +55,8 @@ static class_share *next_share(class_share *shares, uint32_t count, uint64_t wan
     return found;
 }
 
-/* Distributes `wanted` rows over the classes by the method of largest remainders, within their
- * minima and maxima. */
+/* Sets the counts of the classes so that their sum is `wanted`, by the method of largest
+ * remainders, within the minima and maxima of the classes. */
 static void share_out(class_share *shares, uint32_t count, uint64_t wanted) {
     uint64_t all = 0, sum = 0;
     for (uint32_t i = 0; i < count; i++) all += shares[i].rows;
@@ -77,7 +82,8 @@ static void share_out(class_share *shares, uint32_t count, uint64_t wanted) {
 
 /* ---- the draw ---- */
 
-/* Makes a share for each class that has rows, or one for all rows. */
+/* Makes a share for each class that has rows. If the selection is not by class, makes one share for
+ * all rows. */
 static void find_shares(draw *d) {
     const cop_data_part *part = &d->data->train;
     if (!d->selection->by_class) {
@@ -94,6 +100,7 @@ static void find_shares(draw *d) {
     COP_ASSERT(d->share_count >= 1);
 }
 
+/* The class with the fewest rows. */
 static const class_share *rarest(const draw *d) {
     const class_share *found = d->shares;
     for (uint32_t i = 1; i < d->share_count; i++)
@@ -101,7 +108,7 @@ static const class_share *rarest(const draw *d) {
     return found;
 }
 
-/* INPUT: a class would have no row to train on. */
+/* Fails with INPUT if a class would have no row to train on. */
 static cop_err check_shares(const draw *d, cop_error *error) {
     const class_share *rare = rarest(d);
     const uint32_t count = d->share_count;
@@ -134,13 +141,13 @@ static uint64_t hash_values(const cop_data_part *part) {
     return seed;
 }
 
-/* Marks the rows in the order of a random permutation: of each class the first ones are set aside,
- * the next ones are trained on. */
+/* Marks the rows in the order of a random permutation. The first s->count rows of each class are
+ * set aside, and the next ones are trained on, until s->rows rows of the class are marked. */
 static void mark_rows(draw *d) {
     const cop_data_part *part = &d->data->train;
     cop_permutation permutation;
-    /* The seed is not the digest, which covers the shape: a table (CSV) and images (NPY) of the
-     * same values get the same split. */
+    /* The seed is a hash of samples and labels, not the digest, which also covers the shape. So a
+     * table (CSV) and images (NPY) of the same values get the same split. */
     cop_permutation_init_for(&permutation, hash_values(part), COP_RNG_SPLIT, 0, part->count);
     for (uint32_t i = 0; i < part->count; i++) {
         const uint32_t row = cop_permutation_at(&permutation, i);
@@ -160,7 +167,7 @@ static cop_err draw_rows(draw *d, cop_error *error) {
         d->shares[i].max = d->shares[i].rows;
     }
     share_out(d->shares, d->share_count, d->used);
-    for (uint32_t i = 0; i < d->share_count; i++) { /* from here on `rows` counts the rows in use */
+    for (uint32_t i = 0; i < d->share_count; i++) { /* `rows`: now the rows in use */
         class_share *s = &d->shares[i];
         s->rows = s->count;
         s->min = 0;
@@ -240,7 +247,7 @@ uint32_t cop_data_view_row(const cop_data_view *view, uint32_t place) {
     return view->rows ? view->rows[place] : place;
 }
 
-/* Copies a row to sample `at` of the memory. */
+/* Copies a row and its label to index `at` of the destination. */
 static void copy_row(const cop_data_part *part, uint32_t row, uint32_t at,
                      const cop_data_destination *to) {
     COP_ASSERT(at < to->count && (at + (size_t)1) * part->stride <= to->bytes);
