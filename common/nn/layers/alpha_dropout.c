@@ -1,14 +1,17 @@
 /* alpha_dropout: the dropout of selu networks (Klambauer, Unterthiner, Mayr, Hochreiter,
  * "Self-normalizing neural networks", NIPS 2017; PyTorch's nn.AlphaDropout). A dropped unit is set
- * to selu's lowest value -s, s = 1.7580993408473766 (its l a), instead of 0. Then all units are
- * scaled and shifted so that an input of mean 0 and variance 1 keeps both:
+ * to selu's lowest value -s instead of 0, where s = 1.7580993408473766 is the product of the two
+ * constants in selu.c. Then all units are scaled and shifted, so that the output has mean 0 and
+ * variance 1 if the input has:
  *
  *     a = 1 / sqrt((1 - p) (1 + p s^2))
- *     y = kept ? a x + a s p : a s p - a s        (train, mc)       y = x        (eval)
- *     dx = kept ? a dy : 0
+ *     forward in train and mc mode    y = kept ? a x + a s p : a s p - a s
+ *     forward in eval mode            y = x
+ *     backward                        dx = kept ? a dy : 0
  *
- * The constants are computed in f64 and rounded once to f32. Masks follow D3. The variant has no
- * effect, because the scaling is fixed. */
+ * The constants are computed in f64, and each is rounded once to f32. Masks are drawn as D3 says. If
+ * p is 0, the layer is the identity in every mode. The setting `variant` (inverted or classic)
+ * changes nothing, because this layer scales in its own way. */
 #include <stdio.h>
 
 #include "common/nn/layers/kinds.h"
@@ -58,14 +61,16 @@ static void alpha_backward(const cop_layer *layer, const cop_layer_context *c,
         alpha_apply(layer, c, t->dy, t->dx);
 }
 
-/* The factors of the input; the added constants are not part of them. */
+/* Writes only the factors, a or 0, by which the input is multiplied, not the constants that are
+ * added. */
 static void alpha_factors(const cop_layer *layer, const cop_layer_context *c, float *out) {
     const size_t count = (size_t)cop_masks_units(layer) * (size_t)c->ld;
     for (size_t i = 0; i < count; i++) out[i] = 1.0f;
     if (layer->spec.p > 0) alpha_apply(layer, c, out, out);
 }
 
-/* y = keep ? gain x + add : dropped. In evaluation all units are kept, gain is 1 and add is 0. */
+/* The graph computes keep ? gain x + add : dropped. In evaluation all units are kept, gain is 1 and
+ * add is 0. */
 static cop_value alpha_graph(const cop_layer *layer, cop_graph *g, cop_value x) {
     const double p = layer->spec.p, a = gain(layer);
     if (p == 0) return COP_NODE(g, "Identity", x);

@@ -1,4 +1,4 @@
-/* avg_pool2d: the mean of each channel in windows of kernel x kernel pixels, as PyTorch's
+/* avg_pool2d: for each channel, the mean of each window of kernel x kernel pixels, as in PyTorch's
  * nn.AvgPool2d. */
 #include "common/nn/layers/kinds.h"
 #include "common/nn/layers/pool.h"
@@ -21,7 +21,7 @@ static void avg_pool2d_backward(const cop_layer *layer, const cop_layer_context 
     if (t->dx) c->kernels->avg_pool_backward(&pool, t->dy, t->dx);
 }
 
-/* The additions of a window, and one division. */
+/* Counts kernel * kernel additions and one division for each window. */
 static double avg_pool2d_flop(const cop_layer *layer) {
     const double window = (double)layer->spec.kernel * layer->spec.kernel;
     return (double)cop_shape_size(&layer->out) * (window + 1);

@@ -1,11 +1,13 @@
-/* conv2d: y[f][i][j] = b_f + sum over channels c and filter pixels (u, v) of w[f][c][u][v] *
- * x[c][stride i + u - padding][stride j + v - padding], zeros outside (a cross-correlation, as
- * PyTorch's nn.Conv2d).
+/* conv2d: a cross-correlation, as in PyTorch's nn.Conv2d. The sum is over all channels c and all
+ * pixels (u, v) of filter f, and x is 0 outside the image:
  *
- * W is (filters, channels, kernel, kernel). The kernel cop_conv reads patches in place from a
- * padded copy of the image. dX is also such a product, of the rotated W and patches of dy. With a
- * stride there is one product for each of the stride^2 sets of pixels that meet the same filter
- * pixels. Convolution always uses the project's own kernels, even with numerics: openblas. */
+ *     y[f][i][j] = b[f] + sum of w[f][c][u][v] x[c][stride i + u - padding][stride j + v - padding]
+ *
+ * W is (filters, channels, kernel, kernel). The kernel `conv` reads the patches directly from a
+ * padded copy of the image. dX is also computed by such products, of the rotated W and patches of
+ * dy. Pixels of x meet the same filter pixels if their rows, and also their columns, differ by
+ * multiples of the stride. There are stride^2 sets of such pixels, and each set is one product.
+ * Convolution always uses the project's own kernels, even with numerics: openblas. */
 #include <math.h>
 #include <string.h>
 
@@ -14,13 +16,15 @@
 #include "common/nn/layers/init.h"
 #include "common/nn/layers/kinds.h"
 
-/* The limit for the values of a sample's padded image, and of its padded gradient. */
+/* The largest number of values that a sample's padded input, or its padded output gradient, may
+ * have. */
 #define PADDED_MAX ((int64_t)64 * (int64_t)COP_UNITS_MAX)
 
-/* An image with a border of zeros: `before` rows above and columns to the left. */
+/* The size of an image with a border of zeros. */
 typedef struct padded {
-    int planes, height, width;           /* without the border */
-    int before, full_height, full_width; /* with the border */
+    int planes, height, width;   /* the size without the border */
+    int before;                  /* zero rows above the image; also zero columns to its left */
+    int full_height, full_width; /* the size with the border */
 } padded;
 
 static padded padded_input(const cop_layer *layer) {
@@ -33,7 +37,9 @@ static int larger(int a, int b) {
     return a > b ? a : b;
 }
 
-/* dy with a border, so that for every pixel of x all filter pixels that meet it read inside. */
+/* dy with a border. It is so wide that no product for dX reads outside it: for every pixel of x and
+ * every filter pixel that meets it, the pixel of dy that the two need is in the image or its
+ * border. */
 static padded padded_gradient(const cop_layer *layer) {
     const cop_layer_spec *spec = &layer->spec;
     const int32_t *in = layer->in.dims, *out = layer->out.dims;
@@ -133,11 +139,13 @@ static void conv2d_init(const cop_layer *layer, uint64_t seed, const cop_paramet
     cop_init_bias(&bias, in, flat + parameters[1].offset, filters);
 }
 
-/* Scratch memory: two tables of offsets, a padded image, and the partial sums of dW. */
+/* The layer's scratch memory. */
 typedef struct workspace {
-    ptrdiff_t *rows, *columns;
-    float *image, *sums;
-    size_t bytes;
+    ptrdiff_t *rows;    /* the offsets of a sum's values in the image (cop_conv.b_rows) */
+    ptrdiff_t *columns; /* the offsets of a sum's weights (cop_conv.a_columns) */
+    float *image;       /* the padded image: x, or dy */
+    float *sums;        /* the partial sums of dW */
+    size_t bytes;       /* the size of all four */
 } workspace;
 
 static workspace workspace_in(const cop_layer *layer, int ld, void *scratch) {
@@ -165,7 +173,8 @@ static size_t conv2d_scratch(const cop_layer *layer, int ld) {
     return workspace_in(layer, ld, NULL).bytes;
 }
 
-/* Copies x with its border of zeros to `out` and returns that; returns x if it has no border. */
+/* Copies x to `out` with a border of zeros and returns `out`. If there is no border, only returns
+ * x. */
 static const float *pad(const padded *p, int ld, const float *x, float *out) {
     if (!is_padded(p)) return x;
     const size_t row = (size_t)p->width * (size_t)ld, full = (size_t)p->full_width * (size_t)ld;
@@ -185,7 +194,8 @@ static const float *pad(const padded *p, int ld, const float *x, float *out) {
     return out;
 }
 
-/* For each column of W: the offset, within a patch of x, of the value that it multiplies. */
+/* Writes, for each column of W, where the value that it multiplies is within a patch of x: an
+ * offset in floats from the patch's first value. */
 static void patch_rows(const cop_layer *layer, int ld, ptrdiff_t *rows) {
     const padded in = padded_input(layer);
     for (int c = 0; c < in.planes; c++)
@@ -261,10 +271,13 @@ static void weight_gradient(const cop_layer *layer, const cop_layer_context *c, 
     c->kernels->conv_gradient(&gradient, c->workspace);
 }
 
-/* Fills the tables for the pixels (down + stride i, right + stride j) of x: the offsets in dy, and
- * the weights, that they meet. For pixel row y, filter row u = first + stride t meets row (y +
- * padding - u) / stride = i + (down + padding) / stride - t of dy. Returns the number of weights
- * per pixel. */
+/* Fills both tables of `s` for the set of pixels (down + stride i, right + stride j) of x. Each
+ * entry is one weight that such a pixel meets (s->columns) and the value of dy that this weight
+ * multiplies (s->rows). Returns the number of entries.
+ *
+ * Row y = down + stride i of x meets filter row u if u = first + stride t, where first is the
+ * remainder of (down + padding) / stride. The row of dy is then (y + padding - u) / stride, which
+ * equals i + (down + padding - first) / stride - t. Columns are found in the same way. */
 static int down_rows(const cop_layer *layer, int ld, int down, int right, const workspace *s) {
     const padded out = padded_gradient(layer);
     const int kernel = layer->spec.kernel, stride = layer->spec.stride;

@@ -1,6 +1,7 @@
 /* dropconnect: a linear layer that drops each weight with probability p, separately for each sample
  * (Wan, Zeiler, Zhang, LeCun, Fergus, "Regularization of neural networks using DropConnect",
- * ICML 2013, sections 3 and 4).
+ * ICML 2013, sections 3 and 4). M is the mask, whose elements are 1 for kept weights and 0 for
+ * dropped ones. The products M * W, W^2 and x^2 are element by element.
  *
  *              train, mc                     eval, inference mean      eval, inference moments
  * classic      y = (M * W) x + b             y = (1 - p) W x + b       u ~ N((1 - p) W x + b,
@@ -8,14 +9,15 @@
  * inverted     y = (M * W) x / (1 - p) + b   y = W x + b               u ~ N(W x + b,
  *                                                                          p / (1 - p) W^2 x^2)
  *
- * (W^2 and x^2 are element by element). With `drop_bias`, b is another weight, whose input is 1.
- * With `moments`, the following element-wise layer is applied to each of `draws` samples of u, and
- * the mean of the results is the output of both layers: the next layer is absorbed.
+ * With `drop_bias`, b is one more column of W, and its input is 1: it is dropped and scaled like
+ * the weights. With inference `moments` and p above 0, `draws` samples of u are drawn for each
+ * output. The next layer, which must be element-wise, is applied to each of them, and the mean of
+ * the results is the output of both layers. So this layer absorbs the next one.
  *
- * Masks (D3): unit o * in + i is weight (o, i), and unit out * in + o is bias o. With scope
- * `shard`, all samples of a shard share a mask. The keep bits are stored from forward to backward
- * as [out][mask][words], then those of the biases as [mask][words]. Draw d of output o is noise
- * unit o with d as the step. */
+ * Masks are drawn as D3 says. Unit o * in + i is weight (o, i), and unit out * in + o is bias o.
+ * With scope `shard`, all samples of a shard share a mask. Forward stores the keep bits for
+ * backward: those of the weights as [out][mask][words], then those of the biases as [mask][words].
+ * Sample d of u for output o is drawn as noise unit o, with d as the step word. */
 #include <math.h>
 #include <stdio.h>
 #include <string.h>
@@ -27,7 +29,7 @@
 #include "common/nn/layers/kinds.h"
 #include "common/nn/masks.h"
 
-enum { SQUARES = 1 << 16 /* squared weights per product */ };
+enum { SQUARES = 1 << 16 /* how many weights are squared for one product */ };
 
 static cop_err check_next(const cop_layer *layer, cop_error *error) {
     if (layer->spec.inference == COP_INFERENCE_MEAN) return COP_OK;
@@ -109,15 +111,21 @@ static int64_t unit_count(const cop_layer *layer) {
            (drops_bias(layer) ? layer->spec.units : 0);
 }
 
-/* The scratch memory. Training and evaluation use the same bytes differently. */
+/* The layer's scratch memory. It starts with the same bytes in all modes, but eval mode divides them
+ * in another way than train and mc mode. */
 typedef struct workspace {
-    int32_t *masks;                              /* [ld] */
-    uint32_t *stream;                            /* one sample's keep bits, as drawn */
-    float *x, *dx;                               /* (columns, words * 16) */
-    float *dz;                                   /* (out, ld) */
-    float *mean, *deviation, *noise, *x_squares; /* (out, ld), but x_squares (in, ld) */
-    float *w_squares, *b_squares;                /* of square_rows rows */
-    size_t bytes;
+    /* in train and mc mode */
+    int32_t *masks;   /* [ld]: the number of each column's mask */
+    uint32_t *stream; /* the keep bits of one mask, in the order in which they are drawn */
+    float *x, *dx;    /* (ld, words * 16): transposed, so a sample is a row */
+    float *dz;        /* (out, ld): dy times the scale */
+    /* in eval mode with `moments` */
+    float *mean, *deviation; /* (out, ld): those of u */
+    float *noise;            /* (out, ld): one draw */
+    float *x_squares;        /* (in, ld) */
+    float *w_squares;        /* (square_rows, in) */
+    float *b_squares;        /* [square_rows] */
+    size_t bytes;            /* the larger of the two sizes */
 } workspace;
 
 static int square_rows(const cop_layer *layer) {
@@ -162,7 +170,9 @@ static const float *weights_of(const cop_layer *layer, const cop_layer_context *
     return c->weights + c->parameters[layer->parameter_first + index].offset;
 }
 
-/* Sets the number of each column's mask. Columns of one shard share a mask with scope `shard`. */
+/* Numbers the masks and writes the number of each column's mask. A column shares the mask of the
+ * column before it if both have the same key and sample word, as all columns of a shard do with
+ * scope `shard`. */
 static void number_masks(const cop_layer *layer, const cop_layer_context *c, int32_t *masks) {
     const uint32_t *samples = cop_masks_samples(layer, c);
     int32_t number = -1;
@@ -174,7 +184,7 @@ static void number_masks(const cop_layer *layer, const cop_layer_context *c, int
     }
 }
 
-/* The keep bits of the biases in mask n; NULL: biases are not dropped. */
+/* The keep bits of the biases in mask n. NULL if biases are not dropped. */
 static uint16_t *bias_bits(const cop_layer *layer, const cop_layer_context *c, int n) {
     if (!drops_bias(layer)) return NULL;
     const int64_t weights = (int64_t)c->ld * layer->spec.units * words_of(layer->in.dims[0]);
@@ -222,8 +232,9 @@ static bool is_kept(const uint16_t *bits, int unit) {
     return bits[unit / 16] >> (unit % 16) & 1;
 }
 
-/* Scales and adds the bias: y = scale (y + m b) with drop_bias, else scale y + b. `w` NULL: every
- * bias is kept. Sets the padding columns to +0. */
+/* Scales y and adds the bias. With drop_bias, y becomes scale (y + m b), where m is 1 if the bias
+ * is kept, else 0; if `w` is NULL, every bias is kept. Without drop_bias, y becomes scale y + b.
+ * Sets the padding columns to +0. */
 static void finish(const cop_layer *layer, const cop_layer_context *c, const workspace *w,
                    float scale, float *y) {
     const float *bias = weights_of(layer, c, 1);
@@ -258,8 +269,8 @@ static void forward_mean(const cop_layer *layer, const cop_layer_context *c, con
     finish(layer, c, NULL, classic ? (float)(1.0 - layer->spec.p) : 1.0f, y);
 }
 
-/* Computes the deviations of the pre-activations: sqrt(factor (W^2 x^2 + b^2)), where b^2 is
- * present only with drop_bias. */
+/* Computes the standard deviations of u: sqrt(factor (W^2 x^2 + b^2)), where b^2 is left out
+ * without drop_bias. */
 static void find_deviation(const cop_layer *layer, const cop_layer_context *c, const workspace *w,
                            const float *x) {
     const int in = layer->in.dims[0], units = layer->spec.units, step = square_rows(layer);
@@ -350,7 +361,8 @@ static void dropconnect_forward(const cop_layer *layer, const cop_layer_context 
     finish(layer, c, &w, cop_masks_scale(layer), y);
 }
 
-/* db: sums of dy; with drop_bias, sums of the masked and scaled dy (overwrites w->dz). */
+/* Computes db. Without drop_bias it is the row sums of dy. With drop_bias it is the row sums of dy
+ * after masking and scaling; then the function overwrites w->dz. */
 static void bias_gradient(const cop_layer *layer, const cop_layer_context *c, const workspace *w,
                           const float *dy) {
     const float *sums = dy;
@@ -390,7 +402,7 @@ static void dropconnect_backward(const cop_layer *layer, const cop_layer_context
     if (layer->spec.bias) bias_gradient(layer, c, &w, t->dy);
 }
 
-/* The factors of all weights, then, with drop_bias, of all biases. */
+/* Writes the factors of all weights and then, with drop_bias, those of all biases. */
 static void dropconnect_factors(const cop_layer *layer, const cop_layer_context *c, float *out) {
     const workspace w = workspace_in(layer, c);
     const int in = layer->in.dims[0], words = words_of(in), units = layer->spec.units;
@@ -413,7 +425,8 @@ static double dropconnect_flop(const cop_layer *layer) {
     return 2 * units * layer->in.dims[0] + (layer->spec.bias ? units : 0);
 }
 
-/* Exports the mean: a graph has no masks per sample and weight. */
+/* Exports only what `inference: mean` computes, because a graph has no masks for each sample and
+ * weight. */
 static cop_value dropconnect_graph(const cop_layer *layer, cop_graph *g, cop_value x) {
     const bool classic = layer->spec.variant == COP_VARIANT_CLASSIC;
     const double keep = classic ? 1.0 - layer->spec.p : 1.0;

@@ -6,10 +6,11 @@
  * inverted     y = kept ? x / (1 - p) : 0      y = x
  * classic      y = kept ? x : 0                y = (1 - p) x
  *
- * Masks follow D3: counter (block, sample, layer, step), key of the column's shard. With scope
- * `shard` the sample word is 0 for every column, so all samples of a shard share one thinned
- * network. Both factors are computed in f64 and rounded once to f32. Forward stores the masks in
- * the arena for backward. p = 0 is the identity in every mode. */
+ * Masks are drawn as D3 says, with the counter (block, sample, layer, step) and the column's key.
+ * With scope `shard` the sample word is 0 for every column, so all samples of a shard share one
+ * thinned network. The factors 1 / (1 - p) and 1 - p are computed in f64, and each is rounded once
+ * to f32. Forward stores the masks in the mask arena, where backward reads them. p = 0 is the
+ * identity in every mode. */
 #include "common/nn/layers/kinds.h"
 #include "common/nn/masks.h"
 

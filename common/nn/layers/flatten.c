@@ -1,5 +1,6 @@
-/* flatten: {channels, height, width} becomes {channels * height * width}. Feature-major activations
- * already have this layout, so it is the identity. */
+/* flatten: an image of shape {channels, height, width} becomes flat, {channels * height * width}.
+ * Feature-major activations of an image already are in the order of the flat ones, so the values do
+ * not change. */
 #include <string.h>
 
 #include "common/base/limits.h"

@@ -1,21 +1,25 @@
-/* gaussian_dropout: each unit is multiplied by noise of mean 1 and variance p / (1 - p), the mean
- * and variance of inverted dropout's factor (Srivastava, Hinton, Krizhevsky, Sutskever,
- * Salakhutdinov, "Dropout: a simple way to prevent neural networks from overfitting", JMLR 15,
- * 2014, section 10).
+/* gaussian_dropout: each unit is multiplied by random noise. The noise is normal with mean 1 and
+ * variance p / (1 - p), which are also the mean and the variance of the factor (0 or 1 / (1 - p))
+ * by which inverted dropout multiplies a unit. See section 10 of Srivastava, Hinton, Krizhevsky,
+ * Sutskever, Salakhutdinov, "Dropout: a simple way to prevent neural networks from overfitting",
+ * JMLR 15, 2014.
  *
- *     y = m x, m ~ N(1, p / (1 - p))        (train, mc)       y = x        (eval)
- *     dx = m dy
+ *     forward in train and mc mode    y = m x, where m ~ N(1, p / (1 - p))
+ *     forward in eval mode            y = x
+ *     backward                        dx = m dy
  *
- * Noise follows D3 (purpose noise, scope as for masks). The deviation is computed in f64; m is
- * rounded once to f32 and stored for backward. The variant has no effect, because the noise has
- * mean 1. */
+ * The noise is drawn as D3 says, with the purpose `noise`. With scope `shard` all samples of a
+ * shard share their noise. The deviation is computed in f64; m is rounded once to f32 and stored
+ * for backward. p = 0 is the identity in every mode. The setting `variant` (inverted or classic)
+ * changes nothing: the noise has mean 1, so units need no scaling in either mode. */
 #include <stdio.h>
 #include <string.h>
 
 #include "common/nn/layers/kinds.h"
 #include "common/nn/masks.h"
 
-/* The layer's words in the mask arena, as floats. They are aligned to 64 bytes. */
+/* The layer's words in the mask arena, which hold the noise as floats. They are aligned to 64
+ * bytes. */
 static float *noise(const cop_layer *layer, const cop_layer_context *c) {
     return (float *)(void *)cop_layer_masks(layer, c);
 }
@@ -65,7 +69,8 @@ static void gaussian_factors(const cop_layer *layer, const cop_layer_context *c,
     if (layer->spec.p > 0) memcpy(out, noise(layer, c), count * sizeof *out);
 }
 
-/* In evaluation one number is drawn and ignored, because a graph always runs RandomNormalLike. */
+/* ONNX runs RandomNormalLike in evaluation, too. There only one number is drawn, and it is
+ * ignored. */
 static cop_value gaussian_graph(const cop_layer *layer, cop_graph *g, cop_value x) {
     const double p = layer->spec.p;
     const int64_t least[] = {1, 1, 1, 1};

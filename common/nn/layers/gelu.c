@@ -1,7 +1,7 @@
-/* gelu: y = x P(x), P the distribution function of the standard normal (Hendrycks, Gimpel,
- * "Gaussian error linear units", 2016; by the error function, as PyTorch's nn.GELU() by
- * default); dx = dy (P(x) + x P'(x)). Different inputs can have the same output, so backward reads
- * the input. */
+/* gelu: y = x P(x), where P is the distribution function of the standard normal distribution
+ * (Hendrycks, Gimpel, "Gaussian error linear units", 2016). P is computed by the error function, as
+ * PyTorch's nn.GELU() does by default. Backward: dx = dy (P(x) + x P'(x)). Different inputs can
+ * have the same output, so backward reads the input. */
 #include "common/nn/layers/activation.h"
 #include "common/nn/layers/kinds.h"
 
@@ -20,7 +20,7 @@ static void gelu_map(const cop_layer *layer, const cop_kernels *kernels, const f
     kernels->activate(COP_ACTIVATION_GELU, (float)layer->spec.slope, x, y, count);
 }
 
-/* By Erf, because the operator Gelu came with opset 20. */
+/* Uses the operator Erf, because the operator Gelu exists only since opset 20. */
 static cop_value gelu_graph(const cop_layer *layer, cop_graph *g, cop_value x) {
     (void)layer;
     const cop_value root = cop_graph_scalar(g, __builtin_sqrt(2.0));

@@ -1,6 +1,10 @@
-/* leaky_relu: y = x where x > 0, else slope x; dx = dy where y > 0, else slope dy (Maas, Hannun,
- * Ng, "Rectifier nonlinearities improve neural network acoustic models", ICML 2013). With 0 <=
- * slope <= 1, x and y have the same sign. */
+/* leaky_relu (Maas, Hannun, Ng, "Rectifier nonlinearities improve neural network acoustic models",
+ * ICML 2013):
+ *
+ *     forward     y = x where x > 0, else slope x
+ *     backward    dx = dy where y > 0, else slope dy
+ *
+ * The slope is from 0 to 1, so y is above 0 exactly where x is. */
 #include "common/nn/layers/activation.h"
 #include "common/nn/layers/kinds.h"
 

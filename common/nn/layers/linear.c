@@ -1,8 +1,13 @@
 /* linear: y = W x + b.
  *
- * W is (units, in), row-major, as in PyTorch's nn.Linear. Activations are feature-major with N
- * columns: Y = W X, dX = W^T dY, dW = dY X^T, and db has the row sums of dY. The sums of dW and db
- * are cut at the boundaries of the shards and combined by D5's tree. */
+ * W is (units, in), row-major, as in PyTorch's nn.Linear. Activations are feature-major, so X and Y
+ * have one column per sample:
+ *
+ *     forward     Y = W X, plus b in each column
+ *     backward    dX = W^T dY, dW = dY X^T, db = the row sums of dY
+ *
+ * For dW and db, the samples of each shard are summed first. Then D5's tree adds the sums of the
+ * shards. */
 #include <math.h>
 
 #include "common/base/limits.h"
@@ -90,7 +95,7 @@ static void linear_backward(const cop_layer *layer, const cop_layer_context *c,
     const cop_gemm weight = {
         .m = units,
         .n = in,
-        .k = c->columns, /* not ld: padding columns are not samples */
+        .k = c->columns, /* not ld, because padding columns are not samples */
         .a = t->dy,      /* (units, columns) */
         .a_row = c->ld,
         .a_col = 1,

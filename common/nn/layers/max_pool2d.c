@@ -1,10 +1,11 @@
-/* max_pool2d: the largest value of each channel in windows of kernel x kernel pixels, as PyTorch's
- * nn.MaxPool2d. The first of equal values wins. Training stores the winner's index in its window,
- * two bytes per output; backward gives each pixel the sum of dy over the windows that it won. */
+/* max_pool2d: for each channel, the largest value of each window of kernel x kernel pixels, as in
+ * PyTorch's nn.MaxPool2d. The first of equal values wins. In train mode the layer stores the index
+ * within the window of each winner, two bytes per output. Backward gives each pixel the sum of dy
+ * over the windows that the pixel won. */
 #include "common/nn/layers/kinds.h"
 #include "common/nn/layers/pool.h"
 
-enum { KERNEL_MAX = 256 /* an index in a window has 16 bits */ };
+enum { KERNEL_MAX = 256 /* so that an index within a window fits into 16 bits */ };
 
 static cop_err max_pool2d_shape(cop_layer *layer, cop_error *error) {
     return cop_pool_shape(layer, KERNEL_MAX, error);
@@ -26,7 +27,7 @@ static void max_pool2d_backward(const cop_layer *layer, const cop_layer_context 
     if (t->dx) c->kernels->max_pool_backward(&pool, t->dy, cop_layer_masks(layer, c), t->dx);
 }
 
-/* The comparisons of a window. */
+/* Counts the comparisons: kernel * kernel - 1 for each window. */
 static double max_pool2d_flop(const cop_layer *layer) {
     const double window = (double)layer->spec.kernel * layer->spec.kernel;
     return (double)cop_shape_size(&layer->out) * (window - 1);

@@ -1,18 +1,24 @@
 /* maxout: y_u = max over pieces p of (w_up x + b_up) (Goodfellow, Warde-Farley, Mirza, Courville,
  * Bengio, "Maxout networks", ICML 2013, section 3).
  *
- * W is (units * pieces, in), row = unit * pieces + piece; the lowest of equal pieces wins. Training
- * stores the index of the winning piece, one byte per output. Backward scatters dY to the rows of
- * the winners, dZ, and continues as linear does: dW = dZ X^T and db = row sums of dZ, both cut at
- * the boundaries of the shards; dX = W^T dZ, where k runs over all rows, so that D4's blocks are
- * those of all rows. */
+ * W is (units * pieces, in), and row unit * pieces + piece contains w_up. If pieces are equal, the
+ * one with the lowest index wins. In train mode the layer stores the index of each winning piece,
+ * one byte per output.
+ *
+ * Backward makes dZ, the gradient of all pieces, with dY in the rows of the winners and 0 in all
+ * other rows. Then it continues as linear does, with dZ in place of dY:
+ *
+ *     dX = W^T dZ, dW = dZ X^T, db = the row sums of dZ
+ *
+ * The sums of dX run over all rows of W, not only over those of winners. So D4 cuts them into blocks
+ * of 256 rows of W. */
 #include <math.h>
 
 #include "common/base/limits.h"
 #include "common/nn/layers/init.h"
 #include "common/nn/layers/kinds.h"
 
-enum { PIECES_MAX = 256, BLOCK_FLOATS = 1 << 16 /* pre-activations per product in forward */ };
+enum { PIECES_MAX = 256, BLOCK_FLOATS = 1 << 16 /* values per product in forward */ };
 
 static int32_t rows_of(const cop_layer *layer) {
     return layer->spec.units * layer->spec.pieces;
@@ -67,7 +73,7 @@ static void maxout_init(const cop_layer *layer, uint64_t seed, const cop_paramet
     cop_init_bias(&bias, in, flat + parameters[1].offset, rows);
 }
 
-/* One byte per output: the winning piece. */
+/* The layer stores one byte per output: the index of the winning piece. */
 static int64_t maxout_mask_words(const cop_layer *layer, int ld) {
     return (int64_t)layer->spec.units * ld / 2;
 }
@@ -76,7 +82,7 @@ static uint8_t *winners_of(const cop_layer *layer, const cop_layer_context *c) {
     return (uint8_t *)cop_layer_masks(layer, c);
 }
 
-/* Backward needs the gradients of all pre-activations at once. */
+/* Backward needs the gradients of all pieces at once. Forward needs no more than that. */
 static size_t maxout_scratch(const cop_layer *layer, int ld) {
     return (size_t)rows_of(layer) * (size_t)ld * sizeof(float);
 }
@@ -85,7 +91,8 @@ static const cop_parameter *own(const cop_layer *layer, const cop_layer_context 
     return c->parameters + layer->parameter_first;
 }
 
-/* Computes pre-activations in blocks of units, so that the pieces are compared while in cache. */
+/* Computes the pieces of some units at a time, so that they are still in the cache when they are
+ * compared. */
 static void maxout_forward(const cop_layer *layer, const cop_layer_context *c, const float *x,
                            float *y) {
     const cop_parameter *parameters = own(layer, c);

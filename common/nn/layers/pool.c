@@ -1,4 +1,4 @@
-/* Shapes of pooling layers (see pool.h). */
+/* Shapes and exports of pooling layers. See pool.h. */
 #include "common/nn/layers/pool.h"
 
 #include "common/nn/graph.h"

@@ -1,5 +1,5 @@
-/* relu: y = max(x, 0) by compare-and-select: NaN stays NaN, -0 becomes +0. dx = dy where y > 0,
- * else +0. */
+/* relu: y = max(x, 0). The kernel compares and selects such that NaN stays NaN and -0 becomes +0.
+ * Backward: dx = dy where y > 0, else +0. */
 #include "common/nn/layers/kinds.h"
 
 static cop_err relu_shape(cop_layer *layer, cop_error *error) {

@@ -1,6 +1,8 @@
-/* selu: y = l x where x > 0, else l a (exp(x) - 1), l = 1.0507009873554805, a = 1.6732632423543772
- * (Klambauer, Unterthiner, Mayr, Hochreiter, "Self-normalizing neural networks", NIPS 2017); dx = l
- * dy where y > 0, else (y + l a) dy. */
+/* selu (Klambauer, Unterthiner, Mayr, Hochreiter, "Self-normalizing neural networks", NIPS 2017),
+ * with l = 1.0507009873554805 and a = 1.6732632423543772:
+ *
+ *     forward     y = l x where x > 0, else l a (exp(x) - 1)
+ *     backward    dx = l dy where y > 0, else (y + l a) dy */
 #include "common/nn/layers/activation.h"
 #include "common/nn/layers/kinds.h"
 

@@ -1,4 +1,4 @@
-/* sigmoid: y = 1 / (1 + exp(-x)); dx = dy y (1 - y). */
+/* sigmoid: y = 1 / (1 + exp(-x)). Backward: dx = dy y (1 - y). */
 #include "common/nn/layers/activation.h"
 #include "common/nn/layers/kinds.h"
 

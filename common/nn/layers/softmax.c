@@ -1,9 +1,13 @@
-/* softmax: y_j = exp(x_j - max) / sum of exp(x_k - max), over the features of a flat input or over
- * the channels of each pixel (PyTorch's nn.Softmax(dim=1)); dx_j = y_j (dy_j - sum of y_k dy_k). */
+/* softmax, over the features of a flat input or over the channels of each pixel, as in PyTorch's
+ * nn.Softmax(dim=1). The sums are over all k, and max is the largest x_k:
+ *
+ *     forward     y_j = exp(x_j - max) / sum of exp(x_k - max)
+ *     backward    dx_j = y_j (dy_j - sum of y_k dy_k) */
 #include "common/nn/layers/activation.h"
 #include "common/nn/layers/kinds.h"
 
-/* The softmax runs over the first dimension. The other dimensions of a sample count as columns. */
+/* The softmax runs over the first dimension of a sample. The kernel sees each index of the other
+ * dimensions as a column of its own. */
 static int classes(const cop_layer *layer) {
     return layer->in.dims[0];
 }

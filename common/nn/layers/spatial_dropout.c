@@ -1,4 +1,4 @@
-/* spatial_dropout: whole feature maps (channels of an image) are dropped with probability p
+/* spatial_dropout: each feature map (channel of an image) is dropped as a whole with probability p
  * (Tompson, Goroshin, Jain, LeCun, Bregler, "Efficient object localization using convolutional
  * networks", CVPR 2015, section 3.2; PyTorch's nn.Dropout2d). Neighbouring pixels of a map are
  * similar, so if single pixels are dropped, their neighbours still carry the information, and
@@ -8,7 +8,8 @@
  * inverted     y = kept ? x / (1 - p) : 0      y = x
  * classic      y = kept ? x : 0                y = (1 - p) x
  *
- * Masks follow D3; the units are channels. Everything else is as in dropout.c. */
+ * Masks are drawn as D3 says, with one unit for each channel. Everything else is as in
+ * dropout.c. */
 #include "common/nn/layers/kinds.h"
 #include "common/nn/masks.h"
 

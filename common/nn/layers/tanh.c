@@ -1,4 +1,4 @@
-/* tanh: y = tanh(x); dx = dy (1 - y^2). */
+/* tanh: y = tanh(x). Backward: dx = dy (1 - y^2). */
 #include "common/nn/layers/activation.h"
 #include "common/nn/layers/kinds.h"
 
