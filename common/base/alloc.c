@@ -9,16 +9,16 @@
 
 #include "common/base/err.h"
 
-static atomic_uint_fast64_t allocations;
-static atomic_uint_fast64_t first_failure; /* 0: none */
-static atomic_bool fail_later_ones;        /* also fail all allocations after the first failure */
+static atomic_uint_fast64_t allocations;   /* how many there have been */
+static atomic_uint_fast64_t first_failure; /* number of the allocation that fails; 0: none */
+static atomic_bool fail_later_ones;        /* all allocations after that one fail, too */
 
 __attribute__((constructor)) static void arm_from_environment(void) {
     const char *k = getenv("COPPICE_FAIL_ALLOC");
     if (k && *k) cop_alloc_fail_at(strtoull(k, NULL, 10));
 }
 
-/* Counts an allocation. False: it must fail. */
+/* Counts an allocation. False: a test wants this allocation to fail. */
 static bool count_allocation(void) {
     uint64_t number = atomic_fetch_add_explicit(&allocations, 1, memory_order_relaxed) + 1;
     uint64_t first = atomic_load_explicit(&first_failure, memory_order_relaxed);
@@ -85,10 +85,10 @@ void cop_alloc_fail_from(uint64_t k) {
 
 void cop_alloc_keep_large_blocks(void) {
 #ifdef __GLIBC__
-    mallopt(M_ARENA_MAX, 1); /* one arena: a thread can reuse the blocks that another one freed */
+    mallopt(M_ARENA_MAX, 1); /* so that a thread can reuse blocks that another thread freed */
     /* glibc before 2.35 accepts at most 32 MiB. */
     if (!mallopt(M_MMAP_THRESHOLD, 1 << 30)) mallopt(M_MMAP_THRESHOLD, 32 << 20);
     mallopt(M_TRIM_THRESHOLD, 512 << 20);
-    mallopt(M_TOP_PAD, 16 << 20); /* fewer calls of brk; untouched pages cost nothing */
+    mallopt(M_TOP_PAD, 16 << 20); /* the heap grows by 16 MiB, so brk is called less often */
 #endif
 }

@@ -62,7 +62,7 @@ void cop_buffer_release(cop_buffer *buffer) {
 /* ---- pool ---- */
 
 typedef struct pool_entry {
-    cop_buffer buffer;       /* must be first: the code casts between buffer and entry */
+    cop_buffer buffer;       /* must be first: return_to_pool casts a buffer to its entry */
     struct pool_entry *next; /* in the list of idle buffers */
 } pool_entry;
 
@@ -70,8 +70,8 @@ struct cop_buffer_pool {
     pthread_mutex_t mutex;
     size_t size;
     pool_entry *idle;
-    size_t live; /* existing buffers, idle or held */
-    int destroyed;
+    size_t live;   /* number of buffers that exist, idle or held */
+    int destroyed; /* cop_buffer_pool_destroy was called; the last buffer frees the pool */
 };
 
 static void free_pool(cop_buffer_pool *pool) {

@@ -28,7 +28,7 @@ void cop_clock_sleep_ms(unsigned ms) {
     while (nanosleep(&t, &t) && errno == EINTR) {}
 }
 
-/* Converts seconds to units of 1/`scale` seconds, at most `limit`. */
+/* Converts seconds to units, of which a second has `scale`. The result is at most `limit`. */
 static double to_units(double seconds, double scale, double limit) {
     if (!(seconds > 0)) return 0;
     const double units = seconds * scale;
@@ -46,7 +46,7 @@ uint64_t cop_seconds_to_ns(double seconds) {
 const char *cop_clock_format_utc(int64_t unix_ms, char out[32]) {
     int64_t ms = unix_ms % 1000;
     time_t seconds = (time_t)(unix_ms / 1000);
-    if (ms < 0) { /* before 1970: round towards the past */
+    if (ms < 0) { /* before 1970, / and % round towards 0 instead of towards the past */
         ms += 1000;
         seconds--;
     }

@@ -19,7 +19,7 @@
 
 /* ---- fault injection: writes, fsyncs and renames are counted, and the k-th one fails ---- */
 
-static atomic_ullong operations;
+static atomic_ullong operations; /* how many writes, fsyncs and renames there have been */
 
 static bool fault_due(void) {
     static atomic_ullong fail_at;
@@ -68,7 +68,8 @@ static cop_err read_open(int fd, const char *path, size_t size, char *text, cop_
 
 cop_err cop_file_read(const char *path, size_t limit, char **out, size_t *size, cop_error *error) {
     struct stat info;
-    /* O_NONBLOCK: if it is a FIFO, do not wait for its writer. No effect on files. */
+    /* O_NONBLOCK has no effect on regular files. If `path` is a FIFO, open must not wait for a
+     * writer, because the FIFO is refused below. */
     int fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK);
     if (fd < 0) return cop_fail_errno(error, errno, "cannot open %s", path);
     cop_err e = COP_OK;
@@ -100,7 +101,8 @@ typedef struct stream_text {
     size_t size, capacity;
 } stream_text;
 
-/* Appends the next bytes of a stream. At the end of the stream, s->size stays the same. */
+/* Reads the next bytes of a stream and appends them to *s. At the end of the stream, s->size does
+ * not change. */
 static cop_err read_more(int fd, const char *what, stream_text *s, cop_error *error) {
     if (s->size + 1 >= s->capacity) {
         s->capacity = s->capacity ? s->capacity * 2 : 1u << 16;
@@ -184,8 +186,8 @@ static cop_err sync_parent(const char *path, cop_error *error) {
     return cop_folder_sync(folder, error);
 }
 
-/* Locks a temporary file while it is written, so that cop_folder_sweep leaves it alone. False:
- * another process swept it before it was locked. */
+/* Locks a new temporary file, so that cop_folder_sweep of another process does not remove it while
+ * it is written. False: another process has locked it to remove it, or has already removed it. */
 static bool lock_temporary(int fd) {
     struct stat info;
     if (flock(fd, LOCK_EX | LOCK_NB)) return errno != EWOULDBLOCK;
@@ -197,8 +199,9 @@ typedef struct temporary_file {
     int fd;
 } temporary_file;
 
-/* Creates a temporary file next to `path`. If its name is taken, a killed program with our process
- * id left that file, which is common in containers; the next number is tried. */
+/* Creates and locks a temporary file in the folder of `path`. Its name contains our process id and
+ * a number. If a file with this name exists, it was left by a killed program that had the same
+ * process id, which is common in containers; then the next number is tried. */
 static cop_err open_temporary(const char *path, unsigned mode, temporary_file *out,
                               cop_error *error) {
     static atomic_uint serial;
@@ -222,7 +225,7 @@ cop_err cop_file_write(const char *path, const cop_file_part *parts, size_t coun
     temporary_file temporary;
     struct stat info;
     COP_ASSERT((parts || !count) && mode <= 0777);
-    /* The rename would replace a device or a pipe with a file. */
+    /* Without this check, the rename would replace a device or a pipe with a file. */
     if (stat(path, &info) == 0 && !S_ISREG(info.st_mode))
         return cop_fail(error, COP_ERR_INPUT, "cannot write %s: it exists and is not a file", path);
     COP_TRY(open_temporary(path, mode, &temporary, error));
@@ -233,7 +236,7 @@ cop_err cop_file_write(const char *path, const cop_file_part *parts, size_t coun
     if (!e && rename_or_fail(temporary.path, path))
         e = cop_fail_errno(error, errno, "cannot rename to %s", path);
     if (e) unlink(temporary.path);
-    close(temporary.fd); /* also releases the lock; it has no new errors after the fsync */
+    close(temporary.fd); /* also releases the lock; cannot fail in a new way after the fsync */
     COP_TRY(e);
     return sync_parent(path, error);
 }
@@ -272,8 +275,8 @@ cop_err cop_file_check_place(const char *path, cop_error *error) {
 
 /* ---- folders and paths ---- */
 
-/* If the disk fails, the answer is true: the caller then opens the file and gets the error, instead
- * of using another file in its place. */
+/* If the disk fails, the result is true. The caller then opens the file and gets the error, instead
+ * of concluding that the file is absent and using another one. */
 bool cop_file_exists(const char *path) {
     struct stat info;
     if (stat(path, &info) == 0) return S_ISREG(info.st_mode);
@@ -296,16 +299,16 @@ static bool is_empty(const char *path) {
     return !entry;
 }
 
-/* Creates one folder and syncs its parent, so that a power failure cannot lose the folder with all
- * that is later written to it. An existing empty folder is synced too: its creator may have been
- * killed before the sync. */
+/* Creates one folder and syncs its parent. Without this sync, a power failure could lose the folder
+ * with everything that was later written to it. If the folder exists and is empty, its parent is
+ * synced, too, because the program that created it may have been killed before its sync. */
 static cop_err create_one_folder(const char *path, cop_error *error) {
     bool existed = mkdir(path, 0777) != 0;
     if (existed && errno != EEXIST)
         return cop_fail_errno(error, errno, "cannot create folder %s", path);
     if (existed && !is_empty(path)) return COP_OK;
     cop_err e = sync_parent(path, error);
-    if (e == COP_ERR_DENIED && existed) return COP_OK; /* a mount point in a foreign folder */
+    if (e == COP_ERR_DENIED && existed) return COP_OK; /* we may not open the parent folder */
     if (e && !existed) rmdir(path);
     return e;
 }
@@ -334,7 +337,8 @@ static int compare_names(const void *a, const void *b) {
     return strcmp(*(char *const *)a, *(char *const *)b);
 }
 
-/* Appends all names, each with its NUL, to *text. Returns their number, or -1 and errno. */
+/* Appends all names in a folder, each with its NUL, to *text. Returns the number of names. If it
+ * fails, it returns -1 and sets errno. */
 static long read_names(DIR *folder, char **text, size_t *size) {
     long count = 0;
     size_t capacity = 0;
@@ -421,11 +425,11 @@ cop_err cop_folder_remove(const char *path, cop_error *error) {
 }
 
 cop_err cop_folder_replace(const char *from, const char *to, cop_error *error) {
-    COP_ASSERT(strcmp(from, to) != 0); /* else the folder would be removed as its own old version */
+    COP_ASSERT(strcmp(from, to) != 0); /* or this would remove the folder as its own old version */
     if (!cop_folder_exists(to)) return cop_file_rename(from, to, error);
     if (exchange_or_fail(from, to) == 0) {
         COP_TRY(sync_parent(to, error));
-        cop_folder_remove(from, NULL); /* now the old one; if this fails, it is only a leftover */
+        cop_folder_remove(from, NULL); /* `from` is now the old folder; leaving it does no harm */
         return COP_OK;
     }
     if (errno != EINVAL && errno != ENOSYS)

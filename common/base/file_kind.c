@@ -4,10 +4,11 @@
 
 #include "common/base/file.h"
 
+/* A format, and the bytes by which it is recognized. */
 typedef struct kind {
-    uint32_t at;
+    uint32_t at; /* position of `bytes` in the file */
     const char *bytes;
-    uint32_t length;
+    uint32_t length; /* of `bytes` */
     const char *name;
 } kind;
 
@@ -47,8 +48,8 @@ static const kind kinds[] = {
     MAGIC(0, "\x80\5", "a Python pickle"),
 };
 
-/* In UTF-16, most characters of Western languages have one zero byte: the byte `zero` of each pair.
- */
+/* True: the text looks like UTF-16, because in each of the first pairs of bytes, byte `zero` (0 or
+ * 1) is 0 and the other byte is not. Most characters of Western languages are such pairs. */
 static bool is_utf16(const unsigned char *b, size_t size, size_t zero) {
     const size_t checked = size < 64 ? size & ~(size_t)1 : 64;
     for (size_t i = 0; i < checked; i++)
@@ -70,7 +71,7 @@ const char *cop_file_kind(const void *bytes, size_t size) {
     for (size_t i = 0; i < sizeof kinds / sizeof *kinds; i++) {
         const kind *k = &kinds[i];
         if (size < k->at + k->length || memcmp(b + k->at, k->bytes, k->length) != 0) continue;
-        /* A text file may begin with "BM" as well. */
+        /* A text file may begin with "BM" or other short ASCII marks by chance. */
         if (!text || k->length > 3 || (unsigned char)k->bytes[0] > 127) return k->name;
     }
     if (is_utf16(b, size, 0) || is_utf16(b, size, 1)) return "text in UTF-16 (save it as UTF-8)";

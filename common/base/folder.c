@@ -1,5 +1,5 @@
-/* Walks over a folder and all below it: removes permissions, removes leftover temporary files, or
- * detects changes. See file.h. */
+/* Functions that walk over a folder and everything in it: they remove permissions, remove leftover
+ * temporary files, or detect changes. See file.h. */
 #include <errno.h>
 #include <fcntl.h>
 #include <stdio.h>
@@ -12,9 +12,10 @@
 #include "common/base/file.h"
 #include "common/base/hash.h"
 
-#define DEPTH_MAX 16
+#define DEPTH_MAX 16 /* levels of folders below the first path that a walk visits */
 
-/* Called for the path itself, then for everything in it. Links are not followed. */
+/* Called by `walk` for the path itself, and then for everything in it. `info` is from lstat,
+ * because symbolic links are not followed. An error ends the walk. */
 typedef cop_err (*visitor)(void *context, const char *path, const struct stat *info,
                            cop_error *error);
 
@@ -41,13 +42,13 @@ static cop_err walk(const char *path, int depth, visitor visit, void *context, c
 
 typedef struct privacy {
     size_t changed;
-    cop_error first; /* the first failure; the walk goes on */
+    cop_error first; /* the first file that could not be changed; the walk continues after it */
 } privacy;
 
 static cop_err make_private(void *context, const char *path, const struct stat *info,
                             cop_error *error) {
     privacy *p = context;
-    const mode_t mode = info->st_mode & 07777, own = mode & 0700; /* may include execute */
+    const mode_t mode = info->st_mode & 07777, own = mode & 0700; /* the owner's permissions */
     (void)error;
     if (S_ISLNK(info->st_mode) || (mode & 077) == 0) return COP_OK;
     if (chmod(path, own) == 0)
@@ -73,7 +74,8 @@ cop_err cop_folder_make_private(const char *path, size_t *changed, cop_error *er
 
 /* ---- temporary files ---- */
 
-/* True: the name is "NAME.PID-SERIAL.tmp", as cop_file_write makes it. */
+/* True: the path ends in a name such as "NAME.123-4.tmp", which cop_file_write gives its temporary
+ * files (123: the process id, 4: a number). */
 static bool is_temporary(const char *path) {
     const size_t length = strlen(path), end = strlen(".tmp");
     if (length <= end || strcmp(path + length - end, ".tmp") != 0) return false;
@@ -85,8 +87,8 @@ static bool is_temporary(const char *path) {
     return at != digits && at > 1 && path[at - 1] == '.' && path[at - 2] != '/';
 }
 
-/* A program that still writes the file holds its lock. If the file system has no locks, the file
- * stays. */
+/* Removes a temporary file if it can lock the file. A program that still writes the file holds the
+ * lock. If the file system has no locks, the file stays. */
 static cop_err sweep_one(void *context, const char *path, const struct stat *info,
                          cop_error *error) {
     size_t *removed = context;

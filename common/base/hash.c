@@ -6,7 +6,7 @@
 #define XXH_STATIC_LINKING_ONLY
 #include <xxhash.h>
 #if defined(__x86_64__) && __has_include(<xxh_x86dispatch.h>)
-/* Uses AVX2 or AVX-512 if the CPU has it; the values are the same. */
+/* These variants use AVX2 or AVX-512 if the CPU has it. The hashes are the same. */
 #    include <xxh_x86dispatch.h>
 #    define XXH3_64bits        XXH3_64bits_dispatch
 #    define XXH3_64bits_update XXH3_64bits_update_dispatch

@@ -1,5 +1,5 @@
-/* Logging. See log.h. One write(2) a line, so that lines of several threads and processes never
- * mix. */
+/* Logging. See log.h. Each line is written by a single write(2), so that lines of several threads
+ * and processes do not mix. */
 #include "common/base/log.h"
 
 #include <pthread.h>
@@ -16,7 +16,7 @@
 #include "common/base/log_limit.h"
 #include "common/base/str.h"
 
-#define TEXT_MAX 2000
+#define TEXT_MAX 2000 /* bytes of a text, including the NUL */
 
 static atomic_int lowest_level = COP_LOG_INFO;
 static atomic_bool as_json;
@@ -60,12 +60,12 @@ static void write_line(cop_log_level level, const char *area, char *text) {
     if (!atomic_load(&as_json)) cop_replace_controls(text);
     cop_str line = {0};
     format_line(&line, level, area, text);
-    if (line.failed) { /* out of memory: write the bare text instead of half a line */
+    if (line.failed) { /* out of memory: write the text without time and JSON */
         cop_replace_controls(text);
         dprintf(STDERR_FILENO, "%s %s: %s\n", level_names[level], area, text);
     } else {
         ssize_t written = write(STDERR_FILENO, cop_str_text(&line), line.length);
-        (void)written; /* there is nowhere to report an error of the log */
+        (void)written; /* if the log cannot be written, there is no place to report this */
     }
     cop_str_fini(&line);
 }
@@ -109,7 +109,7 @@ bool cop_log_one_of(const cop_log_kind *kind, const char *text) {
     return true;
 }
 
-/* The length of an address without its port. */
+/* Returns the length of an address without its port. */
 static size_t host_length(const char *peer) {
     const char *colon = strrchr(peer, ':');
     const bool port = colon && colon[1] && strspn(colon + 1, "0123456789") == strlen(colon + 1);

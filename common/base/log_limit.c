@@ -1,19 +1,20 @@
-/* The table of kinds and sources of log lines. See log_limit.h. */
+/* Counts log lines for each kind and source. See log_limit.h. */
 #include "common/base/log_limit.h"
 
 #include <stdio.h>
 
 #include "common/base/err.h"
 
-#define ALL_SOURCES UINT64_MAX /* a source: all sources together */
+#define ALL_SOURCES UINT64_MAX /* the `source` of entries that count all sources together */
 
 static bool is_over(const log_limit_entry *e, uint64_t now_ns) {
     return now_ns - e->since_ns >= LOG_PERIOD_NS;
 }
 
-/* Finds or creates the entry of this kind and source. Entries whose period ended without suppressed
- * lines are freed. If the table is full, an entry for all sources replaces one for a single source,
- * which then has only the limit of all sources. NULL: the table is full. */
+/* Finds the entry of this kind and source, or creates it. On the way, it frees entries whose period
+ * has ended without suppressed lines. If the table is full, a new entry for ALL_SOURCES may replace
+ * an entry for a single source; that source then has only the limit for all sources together. NULL:
+ * the table is full, and no entry can be replaced. */
 static log_limit_entry *entry_of(log_limit *l, const cop_log_kind *kind, uint64_t source,
                                  uint64_t now_ns) {
     log_limit_entry *place = NULL;
@@ -27,13 +28,14 @@ static log_limit_entry *entry_of(log_limit *l, const cop_log_kind *kind, uint64_
         if (is_free ? !place || place->kind.kind : replaceable && !place) place = e;
     }
     if (!place) return NULL;
-    COP_ASSERT(!place->suppressed); /* their number is not reported yet */
+    COP_ASSERT(!place->suppressed); /* or their number would never be reported */
     *place = (log_limit_entry){.kind = *kind, .since_ns = now_ns};
     place->kind.source = source;
     return place;
 }
 
-/* True: the entry has already had `lines` lines, and counts this one as suppressed. */
+/* True: the entry has already had `lines` lines in this period, so this line was counted as
+ * suppressed. False: it has not, or `e` is NULL. */
 static bool suppress_if_full(log_limit_entry *e, uint32_t lines, const cop_log_kind *kind,
                              const char *text) {
     if (!e || e->lines < lines) return false;

@@ -1,11 +1,11 @@
-/* The parser of command line options, and their help. See options.h. */
+/* Parses command line options, and prints their help. See options.h. */
 #include "common/base/options.h"
 
 #include <stdio.h>
 #include <string.h>
 
-#define ROWS_MAX    128
-#define SECONDS_MAX 10000000
+#define ROWS_MAX    128      /* rows of one table */
+#define SECONDS_MAX 10000000 /* the largest value of a SECONDS option */
 
 bool cop_options_accept(const cop_options *options, const char *name) {
     const size_t length = strlen(name);
@@ -32,7 +32,8 @@ static cop_err unknown_option(const cop_options *options, const char *text, cop_
                     options->program);
 }
 
-/* Finds the row of text[length], which is "--name" or "-l". */
+/* Finds the row of the option `text`, which is "--name" or "-l" and has `length` bytes. NULL: there
+ * is no such row, or it is not accepted. */
 static const cop_option *find_row(const cop_options *options, const char *text, size_t length) {
     for (size_t i = 0; i < options->count; i++) {
         const cop_option *r = &options->rows[i];
@@ -101,10 +102,11 @@ static cop_err store_value(const cop_option *row, const char *value, void *value
 
 typedef struct word_list {
     char **words;
-    int count, next;
+    int count;
+    int next; /* index of the next word to parse */
 } word_list;
 
-/* Parses the option at list->next, and moves past its values. */
+/* Parses the option at list->next and its values, and moves list->next behind them. */
 static cop_err parse_option(const cop_options *options, word_list *list, void *values,
                             cop_error *error) {
     const char *text = list->words[list->next++], *equals = strchr(text, '=');

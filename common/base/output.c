@@ -1,4 +1,4 @@
-/* See output.h. */
+/* What all programs do at their end. See output.h. */
 #include "common/base/output.h"
 
 #include <errno.h>
@@ -24,7 +24,7 @@ int cop_close_stdout(const char *program, int status) {
     errno = 0;
     const bool failed = fflush(stdout) != 0 || failed_before;
     if (failed && cop_stdout_is_unread()) {
-        signal(SIGPIPE, SIG_DFL); /* it was ignored because of sockets */
+        signal(SIGPIPE, SIG_DFL); /* programs ignore it because they use sockets */
         raise(SIGPIPE);
     }
     const int number = errno;

@@ -31,8 +31,8 @@ bool cop_path_name_ok(const char *text) {
 
 /* ---- the user's folders ---- */
 
-/* A folder in /tmp that only this user can access; "" if there is none. It is chosen once, so that
- * the process finds again what it wrote there. */
+/* A folder in /tmp that only this user can access, or "" if it could not be created. Chosen once
+ * for each process, so that the process finds again what it wrote there. */
 static char tmp_home[64];
 
 static void create_tmp_home(void) {
@@ -67,7 +67,9 @@ static char *home_folder(void) {
     return copy_tmp_home();
 }
 
-/* `override` and `xdg` are names of environment variables. */
+/* Returns the path in the environment variable `override`, or "coppice" in the folder that the
+ * variable `xdg` names, or the path `below_home` in the home folder. NULL: out of memory, or there
+ * is no home folder. */
 static char *user_folder(const char *override, const char *xdg, const char *below_home) {
     const char *path_given = getenv(override), *xdg_folder = getenv(xdg);
     if (path_given && *path_given) return cop_strdup(path_given);

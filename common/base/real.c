@@ -1,6 +1,6 @@
-/* f64 elementary functions of rule D4 for schedules, initial weights and synthetic data: argument
- * reduction with explicit FMAs, then Taylor or msun-style polynomials. Same bits on every CPU,
- * compiler and C library; within 4 ulp. */
+/* Elementary functions in f64. See real.h. cop_exp, cop_ln, cop_sin, cop_cos and cop_tanh first
+ * reduce their argument to a small range with explicit FMAs, and then compute a Taylor series, or a
+ * polynomial arranged as in FreeBSD's msun. */
 #include "common/base/real.h"
 
 #include <string.h>
@@ -17,19 +17,19 @@ static double from_bits(uint64_t u) {
     return x;
 }
 
-/* c[0] + x (c[1] + x (c[2] + ...)), Horner with FMAs. */
+/* Returns c[0] + x (c[1] + x (c[2] + ...)), computed from the inside out with FMAs (Horner). */
 static double horner(double x, const double *c, int count) {
     double p = c[count - 1];
     for (int i = count - 2; i >= 0; i--) p = __builtin_fma(p, x, c[i]);
     return p;
 }
 
-#define LN2_HIGH 0x1.62e42fee00000p-1 /* 33 bits: a product with |n| < 2^20 is exact */
+#define LN2_HIGH 0x1.62e42fee00000p-1 /* has 33 bits, so its product with |n| < 2^20 is exact */
 #define LN2_LOW  0x1.a39ef35793c76p-33
 #define INV_LN2  0x1.71547652b82fep+0
-#define SHIFT    0x1.8p52 /* adding it leaves the nearest integer in the low bits */
+#define SHIFT    0x1.8p52 /* adding it to x leaves the integer nearest to x in the low bits */
 
-/* e^r - 1 for |r| <= ln 2 / 2: Taylor to r^14. */
+/* Returns e^r - 1 for |r| <= ln 2 / 2, by the Taylor series to r^14. */
 static double expm1_reduced(double r) {
     static const double c[] = {1.0 / 2,          1.0 / 6,        1.0 / 24,        1.0 / 120,
                                1.0 / 720,        1.0 / 5040,     1.0 / 40320,     1.0 / 362880,
@@ -38,7 +38,7 @@ static double expm1_reduced(double r) {
     return __builtin_fma(r * r, horner(r, c, 13), r);
 }
 
-/* x = n ln 2 + r. */
+/* Writes x as n ln 2 + r with |r| <= ln 2 / 2. Returns n. */
 static int64_t reduce_ln2(double x, double *r) {
     double t = __builtin_fma(x, INV_LN2, SHIFT);
     double n = t - SHIFT;
@@ -46,7 +46,7 @@ static int64_t reduce_ln2(double x, double *r) {
     return (int64_t)(bits_of(t) - bits_of(SHIFT));
 }
 
-/* 2^n, if it is a normal number. */
+/* Returns 2^n, which must be a normal number. */
 static double power_of_two(int64_t n) {
     return from_bits((uint64_t)(n + 1023) << 52);
 }
@@ -74,8 +74,8 @@ double cop_ln(double x) {
     uint64_t u = bits_of(x) - sqrt_half;
     e += (double)((int64_t)u >> 52);
     double m = from_bits((u & 0x000fffffffffffffu) + sqrt_half);
-    /* log(1 + f) with s = f / (2 + f): 2 (s + s^3/3 + s^5/5 + ...), arranged so that f stays exact.
-     */
+    /* With f = m - 1 and s = f / (2 + f), log m is 2 (s + s^3/3 + s^5/5 + ...). The sum is arranged
+     * so that f enters it without rounding. */
     static const double c[] = {2.0 / 3,  2.0 / 5,  2.0 / 7,  2.0 / 9,  2.0 / 11, 2.0 / 13,
                                2.0 / 15, 2.0 / 17, 2.0 / 19, 2.0 / 21, 2.0 / 23};
     double f = m - 1.0;
@@ -87,7 +87,8 @@ double cop_ln(double x) {
     return __builtin_fma(e, LN2_HIGH, f - (square - tail));
 }
 
-/* sin and cos of r + low, |r| <= pi/4, low a correction below half an ulp of r. */
+/* Return the sine and the cosine of r + low, for |r| <= pi/4. `low` is a correction of less than
+ * half an ulp of r. */
 static double sin_reduced(double r, double low) {
     static const double c[] = {
         -1.0 / 6,        1.0 / 120,        -1.0 / 5040,          1.0 / 362880,
@@ -107,9 +108,10 @@ static double cos_reduced(double r, double low) {
     return w + (((1.0 - w) - half) + tail);
 }
 
-/* sin (quadrant 0) or cos (quadrant 1) of x: x = n pi/2 + r + low, with pi/2 in three parts. The
- * FMA makes the first step exact. `low` is the rounding error of the second step, which matters
- * where the result is near 0. */
+/* Returns the sine of x (quadrant 0) or the cosine (quadrant 1). It writes x as n pi/2 + r + low.
+ * pi/2 is the sum of three parts, and n times each part is subtracted from x in one step. The FMA
+ * makes the first step exact. `low` is the rounding error of the second step, plus the third part;
+ * it matters if the result is near 0. */
 static double sin_shifted(double x, uint64_t quadrant) {
     if (!(x >= -0x1p30 && x <= 0x1p30)) return __builtin_nan("");
     const double half_pi[3] = {0x1.921fb54442d18p+0, 0x1.1a62633145c07p-54,
@@ -135,7 +137,7 @@ double cop_cos(double x) {
     return sin_shifted(x, 1);
 }
 
-/* tanh |x| = -t / (2 + t), t = e^(-2|x|) - 1. */
+/* With t = e^(-2|x|) - 1, tanh |x| is -t / (2 + t). */
 double cop_tanh(double x) {
     if (x != x) return x;
     double magnitude = x < 0.0 ? -x : x;
@@ -163,7 +165,7 @@ double cop_power(double x, uint64_t n) {
 void cop_normal_pair(uint32_t a, uint32_t b, double out[2]) {
     double u1 = ((double)a + 1.0) * 0x1p-32;
     double angle = (double)b * 0x1p-32 * 0x1.921fb54442d18p+2;
-    /* + 0.0: log 1 = 0 must not give a radius of -0. */
+    /* For u1 = 1, -2 log u1 is -0. Adding 0 makes it +0, so that the radius is not -0. */
     double radius = __builtin_sqrt(-2.0 * cop_ln(u1) + 0.0);
     out[0] = radius * cop_cos(angle);
     out[1] = radius * cop_sin(angle);

@@ -94,7 +94,8 @@ uint32_t cop_permutation_inverse(const cop_permutation *p, uint32_t index) {
 
 uint32_t cop_rng_drop_threshold(double p) {
     COP_ASSERT(p >= 0 && p < 1);
-    double scaled = p * 65536.0; /* exact, and so is its fraction; scaled + 0.5 might not be */
+    /* `scaled` and its fraction are exact; scaled + 0.5 could be rounded. */
+    double scaled = p * 65536.0;
     uint32_t whole = (uint32_t)scaled;
     return whole + (scaled - whole >= 0.5);
 }

@@ -1,5 +1,6 @@
-/* Shards of a batch, and the trees of D5 as postfix programs: the order in which gradient buffers
- * are added, whatever arrived first. The program depends only on the leaves. See shards.h. */
+/* Shards of a batch, and the summation trees of D5 as postfix programs. See shards.h. A program is
+ * the order in which gradients are added. It depends only on the leaves, never on the order in
+ * which gradients arrive. */
 #include "common/base/shards.h"
 
 #include "common/base/err.h"
@@ -40,12 +41,14 @@ int cop_tree_build(int count, const bool *present, int16_t *ops) {
 }
 
 typedef struct block_builder {
-    const int *first, *size;
-    int count, next; /* blocks; the next one to place */
-    int length;      /* ops so far */
+    const int *first, *size; /* of each block */
+    int count;               /* number of blocks */
+    int next;                /* the next block to place */
+    int length;              /* number of operations so far */
     int16_t *ops;
 } block_builder;
 
+/* Writes the program for the node that covers the leaves from `from` up to but without `to`. */
 static void build_node(block_builder *builder, int from, int to) {
     COP_ASSERT(builder->next < builder->count);
     COP_ASSERT(builder->first[builder->next] == from); /* ascending, without gaps */
@@ -54,7 +57,7 @@ static void build_node(block_builder *builder, int from, int to) {
         return;
     }
     const int middle = from + (int)cop_tree_left((uint32_t)(to - from));
-    COP_ASSERT(builder->size[builder->next] <= middle - from); /* else the block is no node */
+    COP_ASSERT(builder->size[builder->next] <= middle - from); /* or the block is not a node */
     build_node(builder, from, middle);
     build_node(builder, middle, to);
     builder->ops[builder->length++] = -1;

@@ -1,4 +1,5 @@
-/* Growing strings, numbers from text, text from numbers. See str.h. */
+/* Growing strings, the valid name nearest to a wrong one, and numbers from and to text. See
+ * str.h. */
 #include "common/base/str.h"
 
 #include <errno.h>
@@ -14,7 +15,7 @@
 
 static bool reserve(cop_str *s, size_t more) {
     if (s->failed) return false;
-    if (more >= SIZE_MAX / 2 - s->length) { /* doubling must not wrap */
+    if (more >= SIZE_MAX / 2 - s->length) { /* or doubling the capacity below could overflow */
         s->failed = true;
         return false;
     }
@@ -35,7 +36,8 @@ static bool reserve(cop_str *s, size_t more) {
 void cop_str_append_bytes(cop_str *s, const void *bytes, size_t length) {
     const uintptr_t from = (uintptr_t)bytes, own = (uintptr_t)s->text;
     COP_ASSERT(bytes || !length);
-    COP_ASSERT(!s->text || from < own || from > own + s->length); /* the string may move */
+    /* `bytes` must not be part of the string, because reserve may move the string. */
+    COP_ASSERT(!s->text || from < own || from > own + s->length);
     if (!reserve(s, length)) return;
     if (length) memcpy(s->text + s->length, bytes, length);
     s->length += length;
@@ -67,7 +69,7 @@ void cop_str_printf(cop_str *s, const char *format, ...) {
 void cop_text_add(char *out, size_t size, const char *format, ...) {
     const size_t length = strnlen(out, size);
     va_list arguments;
-    if (length >= size) return; /* not NUL-terminated */
+    if (length >= size) return; /* `out` has no NUL, so it has no room either */
     va_start(arguments, format);
     vsnprintf(out + length, size - length, format, arguments);
     va_end(arguments);
@@ -96,7 +98,8 @@ char *cop_str_take(cop_str *s) {
 
 /* ---- UTF-8 and JSON ---- */
 
-/* The length of the valid UTF-8 sequence at p, which has `size` bytes; 0: invalid or NUL. */
+/* Returns the length of the UTF-8 sequence at p, or 0 if it is not valid or is NUL. `size` bytes
+ * can be read at p. */
 static size_t utf8_sequence(const unsigned char *p, size_t size) {
     if (p[0] < 0x80) return p[0] ? 1 : 0;
     size_t length = p[0] >= 0xf0 ? 4 : p[0] >= 0xe0 ? 3 : 2;
@@ -126,7 +129,8 @@ bool cop_utf8_valid(const char *bytes, size_t length) {
     return true;
 }
 
-/* The length in bytes of the control character at p; 0 if it is another character. */
+/* Returns the length in bytes of the control character at p, or 0 if the character at p is not a
+ * control character. */
 static size_t control_length(const unsigned char *p, size_t size) {
     if (p[0] < 0x20 || p[0] == 0x7f) return 1;
     return p[0] == 0xc2 && size > 1 && p[1] >= 0x80 && p[1] < 0xa0 ? 2 : 0; /* U+0080 to U+009F */
@@ -138,9 +142,9 @@ bool cop_name_ok(const char *bytes, size_t length) {
     return length > 0 && cop_utf8_valid(bytes, length);
 }
 
-/* The same, also for characters that change the direction of text or break its line: U+061C,
- * U+200E, U+200F, U+2028 to U+202E, U+2066 to U+2069. Names may contain them, but printed they
- * could make a text look like another one. */
+/* Like control_length, but also for characters that change the direction of text or break its line:
+ * U+061C, U+200E, U+200F, U+2028 to U+202E, U+2066 to U+2069. Names may contain these characters,
+ * but on a terminal they could make a text look like a different one. */
 static size_t unsafe_length(const unsigned char *p, size_t size) {
     if (size > 1 && p[0] == 0xd8 && p[1] == 0x9c) return 2;
     if (size < 3 || p[0] != 0xe2) return control_length(p, size);
@@ -236,7 +240,9 @@ static size_t min3(size_t a, size_t b, size_t c) {
     return m < c ? m : c;
 }
 
-/* Optimal string alignment distance (insert, delete, replace, swap neighbours), ignoring case. */
+/* Returns how many characters must be inserted, deleted, replaced, or swapped with their neighbour
+ * to make a into b, ignoring case (optimal string alignment distance). SIZE_MAX: a or b is longer
+ * than NEAREST_MAX. */
 static size_t distance(const char *a, const char *b) {
     size_t n = strlen(a), m = strlen(b);
     if (n > NEAREST_MAX || m > NEAREST_MAX) return SIZE_MAX;
@@ -305,7 +311,7 @@ const char *cop_format_job(uint64_t job, char out[32]) {
 }
 
 const char *cop_format_seconds(double seconds, char out[32]) {
-    if (!(seconds >= 0 && seconds < 1e12)) /* also NaN and infinity */
+    if (!(seconds >= 0 && seconds < 1e12)) /* true for NaN, too */
         snprintf(out, 32, "?");
     else if (seconds < 1)
         snprintf(out, 32, "%.0f ms", seconds * 1e3);
@@ -344,8 +350,9 @@ bool cop_parse_i64(const char *text, int64_t *out) {
 }
 
 bool cop_parse_f64(const char *text, double *out) {
-    /* Allow only the characters of decimal numbers: no hex, no inf, no white space. Programs never
-     * call setlocale, so strtod uses the C locale. */
+    /* strtod would also accept hexadecimal numbers, "inf" and white space in front, so this allows
+     * only the characters of decimal numbers. Programs never call setlocale, so strtod uses the C
+     * locale. */
     if (!*text || text[strspn(text, "0123456789+-.eE")]) return false;
     char *end;
     double value = strtod(text, &end);

@@ -14,12 +14,13 @@ typedef struct pool_thread {
 } pool_thread;
 
 struct cop_thread_pool {
-    pthread_mutex_t mutex; /* guards the queue, the tasks in it, and `stopping` */
-    pthread_cond_t work, finished;
-    cop_task *head, *tail; /* tasks with parts that no thread has taken */
+    pthread_mutex_t mutex;   /* guards the queue, the pool's fields of its tasks, and `stopping` */
+    pthread_cond_t work;     /* a task was queued, or the pool stops */
+    pthread_cond_t finished; /* a task without `done` is complete */
+    cop_task *head, *tail;   /* the queue: tasks with parts that no thread has taken */
     bool stopping;
     void (*init_thread)(void);
-    int threads; /* started */
+    int threads; /* how many threads were started */
     pool_thread thread[];
 };
 
@@ -36,7 +37,8 @@ static void append(cop_thread_pool *pool, cop_task *task) {
     pthread_cond_broadcast(&pool->work);
 }
 
-/* Runs the next part of the task at the head of the queue. The caller holds the mutex. */
+/* Runs the next part of the task at the head of the queue. The caller holds the mutex, which is
+ * released while the part and `done` run. */
 static void run_next_part(cop_thread_pool *pool, int thread) {
     cop_task *task = pool->head;
     const int part = task->next_part++;
@@ -53,7 +55,7 @@ static void run_next_part(cop_thread_pool *pool, int thread) {
     }
     if (task->done) {
         pthread_mutex_unlock(&pool->mutex);
-        task->done(task); /* the task may be gone after this */
+        task->done(task); /* this may free the task */
         pthread_mutex_lock(&pool->mutex);
     } else {
         pthread_cond_broadcast(&pool->finished);
