@@ -28,8 +28,7 @@ static char *resolve_file(const location *where, const char *file) {
 
 /* Returns whether the labels are not read. The job then needs none, because its target is the
  * input. But a job that is pinned to labelled data reads them, because they are part of the data's
- * digest.
- */
+ * digest. */
 static bool unlabelled(const Coppice__Job *m) {
     const bool pinned = m->pinned && m->pinned->classes > 1;
     return m->data->has_target && m->data->target == COPPICE__DATA__TARGET__INPUT && !pinned;

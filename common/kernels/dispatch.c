@@ -1,5 +1,5 @@
-/* Chooses the kernels for this CPU and sets up compute threads. No other file looks at CPUID. The
- * choice changes the speed, never the results (rule D4). */
+/* Chooses the kernels for this CPU, and sets up compute threads. No other file asks what the CPU
+ * can do. The choice changes the speed, never the results (rule D4). */
 #include "common/kernels/kernel.h"
 
 #include <stdlib.h>
@@ -26,7 +26,7 @@ static bool has_avx512(void) {
 }
 #endif
 
-/* Best first. */
+/* The kernels of this build, the best first. */
 static const struct kernel_row {
     const char *name;
     const cop_kernels *kernels;
@@ -43,7 +43,7 @@ static const struct kernel_row {
 enum { row_count = sizeof rows / sizeof rows[0] };
 _Static_assert(row_count >= 1, "baseline, the last row, runs on any CPU");
 
-/* Values that COPPICE_ISA may have, on any CPU. */
+/* The names that COPPICE_ISA may have on some CPU. */
 static const char *const instruction_sets[] = {"baseline", "avx2", "avx512", "neon"};
 
 const char *const *cop_kernels_names(void) {
@@ -63,7 +63,8 @@ const cop_kernels *cop_kernels_find(const char *name) {
     return NULL;
 }
 
-/* Lists the instruction sets that this machine can run, as "avx512, avx2, baseline". */
+/* Writes a list of the instruction sets that this machine can run, such as "avx512, avx2,
+ * baseline", to `out` and returns it. */
 static const char *available_names(char *out, size_t size) {
     size_t length = 0;
     out[0] = '\0';
@@ -86,7 +87,7 @@ cop_err cop_kernels_choose(const cop_kernels **out, cop_error *error) {
     const char *wanted = getenv("COPPICE_ISA");
     if (!wanted || !*wanted) {
         int i = 0;
-        while (!rows[i].available()) i++; /* the last one, baseline, always is available */
+        while (!rows[i].available()) i++; /* the last one, baseline, is always available */
         COP_ASSERT(i < row_count);
         *out = rows[i].kernels;
         return COP_OK;
@@ -112,11 +113,12 @@ cop_err cop_kernels_choose(const cop_kernels **out, cop_error *error) {
 
 void cop_compute_thread_init(void) {
 #if defined(__x86_64__)
-    /* MXCSR: all exceptions masked, round to nearest, no FTZ (bit 15), no DAZ (bit 6). */
+    /* Sets MXCSR: masks all exceptions, rounds to nearest, and clears FTZ (bit 15) and DAZ (bit 6).
+     */
     __builtin_ia32_ldmxcsr(0x1f80);
     COP_ASSERT((__builtin_ia32_stmxcsr() & 0xe040) == 0);
 #elif defined(__aarch64__)
-    /* FPCR: round to nearest, no flush to zero, no traps. */
+    /* Sets FPCR: rounds to nearest, does not flush to zero, has no traps. */
     uint64_t control = 0;
     __asm__ volatile("msr fpcr, %0" : : "r"(control));
     __asm__ volatile("mrs %0, fpcr" : "=r"(control));

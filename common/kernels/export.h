@@ -1,4 +1,4 @@
-/* The kernel tables of this build, one per instruction set. dispatch.c chooses among them. */
+/* The tables of kernels in this build, one per instruction set. dispatch.c chooses one of them. */
 #ifndef COP_KERNELS_EXPORT_H
 #define COP_KERNELS_EXPORT_H
 

@@ -1,11 +1,11 @@
-/* numerics: openblas. Fulfils the contract of cop_gemm by OpenBLAS on one thread: segment by
- * segment, then the tree of D5, then the bias. The bits depend on the CPU and the version of
- * OpenBLAS, so a job pins the fingerprint that this file reports (D4). Also selects between the two
- * numerics.
+/* `numerics: openblas`: computes the product that cop_gemm describes by OpenBLAS on one thread, but
+ * in the order of OpenBLAS. Each segment is one product; the tree of D5 combines them, then the
+ * bias is added. The bits depend on the CPU and the version of OpenBLAS, so a job pins the
+ * fingerprint that this file reports (D4). This file also selects between the two numerics.
  *
- * The library is loaded when a job first needs it. Its initialisation allocates a stack and a
- * buffer for each thread and retries for ever if there is no memory. So it gets one thread, and is
- * not loaded if the limit of the address space is too small for it. */
+ * OpenBLAS is loaded when a job first needs it. Its initialisation allocates a stack and a buffer
+ * for each of its threads, and retries for ever if there is no memory. So it gets only one thread,
+ * and it is not loaded if the process may not use enough address space for it. */
 #include "common/kernels/kernel.h"
 
 #include <cblas.h>
@@ -23,20 +23,21 @@
 
 static struct {
     pthread_once_t once;
-    char failure[400]; /* why it cannot be used; "" if it is loaded */
+    char failure[400]; /* why OpenBLAS cannot be used; "" if it is loaded */
     __typeof__(cblas_sgemm) *sgemm;
     __typeof__(openblas_set_num_threads) *set_num_threads;
     __typeof__(openblas_get_config) *get_config;
     __typeof__(openblas_get_corename) *get_corename;
 } openblas = {.once = PTHREAD_ONCE_INIT};
 
-/* The library reads this variable while it is loaded. Other threads may read the environment by
- * then, so set the variable before main, when no threads exist. */
+/* OpenBLAS reads this variable while it is being loaded. At that time, other threads may be reading
+ * the environment. So the variable is set before main, when there are no other threads. */
 __attribute__((constructor)) static void limit_threads(void) {
     setenv("OPENBLAS_NUM_THREADS", "1", 1);
 }
 
-/* Stores the address of a function in *out; sets `failure` if the library lacks it. */
+/* Stores the address of a function in *out. If the library lacks the function, sets
+ * openblas.failure and returns false. */
 static bool find_symbol(void *library, const char *name, void *out) {
     void *symbol = dlsym(library, name);
     if (symbol)
@@ -72,20 +73,21 @@ cop_err cop_numerics_load(cop_numerics numerics, cop_error *error) {
     return cop_fail(error, COP_ERR_UNSUPPORTED, "numerics: openblas: %s", openblas.failure);
 }
 
-/* A part of a product: rows [row, row + rows) of C, k in [from, to). */
+/* A part of a product: rows [row, row + rows) of C and k in [from, to). */
 typedef struct gemm_part {
     int row, rows, from, to;
 } gemm_part;
 
-/* One part of the product without the bias, into `out` with leading dimension ldout. */
+/* Computes one part of the product, without the bias, into `out`, whose leading dimension is ldout.
+ */
 static void multiply_part(const cop_gemm *g, const gemm_part *part, float *out, ptrdiff_t ldout) {
     const int rows = part->rows, depth = part->to - part->from;
     const bool a_plain = g->a_col == 1 || g->k == 1; /* rows of A are contiguous */
     const bool b_plain = g->b_col == 1 || g->n == 1;
     const float *a = g->a + part->row * g->a_row + part->from * g->a_col;
     const float *b = g->b + part->from * g->b_row;
-    /* The stride of a single row or column is unused and may have any value, but OpenBLAS insists
-     * on a minimum. */
+    /* If there is only one row or column, its stride is unused and may have any value. But OpenBLAS
+     * refuses a stride below the minimum. */
     const ptrdiff_t lda = a_plain ? g->a_row : g->a_col, ldb = b_plain ? g->b_row : g->b_col;
     const ptrdiff_t lda_min = a_plain ? depth : rows, ldb_min = b_plain ? g->n : depth;
     openblas.sgemm(CblasRowMajor, a_plain ? CblasNoTrans : CblasTrans,
@@ -94,7 +96,7 @@ static void multiply_part(const cop_gemm *g, const gemm_part *part, float *out, 
                    0.0f, out, (int)ldout);
 }
 
-/* Adds the top two of `depth` values of `size` floats on the stack. */
+/* Adds the top two values of the stack, which has `depth` values of `size` floats. */
 static void add_top(float *stack, size_t size, int depth) {
     COP_ASSERT(depth >= 2);
     float *left = stack + (size_t)(depth - 2) * size;
@@ -102,7 +104,8 @@ static void add_top(float *stack, size_t size, int depth) {
     for (size_t i = 0; i < size; i++) left[i] += right[i];
 }
 
-/* Rows [row, row + rows) of a product with segments. The workspace holds the stack of D5. */
+/* Computes rows [row, row + rows) of a product with segments. The values of D5's tree wait on
+ * `stack`, which is in the workspace. */
 static void multiply_segmented_rows(const cop_gemm *g, int row, int rows, float *stack) {
     const size_t size = (size_t)rows * (size_t)g->n;
     cop_tree_counter counter = {0};
@@ -121,7 +124,8 @@ static void multiply_segmented_rows(const cop_gemm *g, int row, int rows, float 
                (size_t)g->n * sizeof(float));
 }
 
-/* Computes as many rows at a time as the workspace holds; splits longer rows by columns. */
+/* Computes a product with segments, as many rows at a time as the workspace holds. If it does not
+ * hold one row, splits the product by columns. */
 static void multiply_segmented(const cop_gemm *g, void *workspace) {
     const size_t room = COP_GEMM_WORKSPACE / sizeof(float) / (COP_TREE_DEPTH + 1);
     if ((size_t)g->n > room) {
@@ -173,7 +177,7 @@ const char *cop_numerics_fingerprint(cop_numerics numerics, char out[128]) {
     }
     out[0] = '\0';
     if (cop_numerics_load(numerics, NULL)) return out;
-    /* "OpenBLAS 0.3.29 DYNAMIC_ARCH ...": the second word is the version. */
+    /* The text is like "OpenBLAS 0.3.29 DYNAMIC_ARCH ..."; its second word is the version. */
     char version[32] = "";
     if (sscanf(openblas.get_config(), "%*31s %31s", version) != 1) version[0] = '\0';
     snprintf(out, 128, "openblas %s %.64s threads 1", version[0] ? version : "unknown",

@@ -1,6 +1,7 @@
-/* The self-test of D9: runs the kernels, the functions of base/real.h and Philox on fixed input and
- * compares one digest with the golden one of portable-1. Every program calls it when it starts, and
- * the tests call it for each instruction set. The digest depends on the arithmetic alone. */
+/* The self-test of D9: runs the kernels that cop_self_test lists, functions of base/real.h and
+ * Philox on fixed input, and compares the digest of all results with the golden one of portable-1.
+ * Programs that compute call it when they start, and the tests call it for each instruction set.
+ * The digest depends on the arithmetic alone. */
 #include "common/kernels/kernel.h"
 
 #include <string.h>
@@ -9,11 +10,12 @@
 #include "common/base/hash.h"
 #include "common/base/real.h"
 
-/* Changes only with a new version of the numerics (D4). */
+/* The digest of portable-1 in hexadecimal. It changes only with a new version of the numerics (D4).
+ */
 static const char golden[] = "68bbf6c65b2b9c4d08f1fe9c609139ab2383c5b687d9919d9934a6c643de8299";
 
 enum { ROWS = 37, DEPTH = 300, COLUMNS = 48, SAMPLES = 45, FLOATS = DEPTH * COLUMNS };
-static const int segments[] = {0, 16, 16, 29, 45}; /* one of them is empty */
+static const int segments[] = {0, 16, 16, 29, 45}; /* the second one is empty */
 _Static_assert(COLUMNS % COP_COLUMNS_PAD == 0 && SAMPLES <= COLUMNS, "columns are padded");
 _Static_assert(ROWS *COLUMNS <= FLOATS && ROWS * DEPTH <= FLOATS, "each product fits an array");
 
@@ -29,7 +31,8 @@ typedef struct test_state {
     void *workspace;
 } test_state;
 
-/* Values in (-2, 2) from Philox, with magnitudes down to 2^-12; some are 0 or -0. */
+/* Fills x with values from Philox between -2 and 2, of very different magnitudes. Some are 0 or -0.
+ */
 static void fill(float *x, size_t count, uint32_t stream) {
     for (size_t i = 0; i < count; i += 4) {
         uint32_t out[4], counter[4] = {(uint32_t)i, stream, 0, 0};
@@ -50,7 +53,7 @@ static void hash_floats(test_state *t, const float *x, size_t count) {
     hash_bytes(t, x, count * sizeof *x);
 }
 
-/* Runs one product and hashes C, without its padding columns. */
+/* Computes one product and hashes C without its padding columns. */
 static void run_product(test_state *t, const cop_kernels *kernels, const cop_gemm *g) {
     kernels->gemm(g, t->workspace);
     for (int i = 0; i < g->m; i++) hash_floats(t, g->c + i * g->ldc, (size_t)g->n);
