@@ -1,5 +1,5 @@
-/* Frames: the only place that turns messages into bytes, and bytes into messages. See codec.h and
- * docs/reference/protocol.md. */
+/* Encodes and decodes frames. Only this file converts messages to bytes and bytes to messages. See
+ * codec.h and docs/reference/protocol.md. */
 #include "common/wire/codec.h"
 
 #include <string.h>
@@ -11,6 +11,7 @@
 #define MAGIC 0x57504f43u /* "COPW" */
 #define PAD   64
 
+/* The first 64 bytes of a frame, as in codec.h. */
 typedef struct frame_header {
     uint32_t magic;
     uint16_t version, type;
@@ -36,7 +37,8 @@ size_t cop_codec_size(const cop_message *message) {
     return cop_align_up(COP_FRAME_HEADER_SIZE + packed, PAD) + parts_size(message);
 }
 
-/* Copies and hashes the parts in one pass over memory. */
+/* Copies the parts and their padding to `to`, and hashes them, in one pass over memory. Sets flags,
+ * sizes and hash of the parts in the header. */
 static void copy_parts(const cop_message *message, char *to, frame_header *header) {
     cop_xxh3 hash;
     cop_xxh3_init(&hash);
@@ -71,7 +73,7 @@ void cop_codec_encode_as(const cop_message *message, uint16_t version, void *out
     size_t head = COP_FRAME_HEADER_SIZE + header.proto_size, body = cop_align_up(head, PAD);
     memset(bytes + head, 0, body - head);
     copy_parts(message, bytes + body, &header);
-    /* head_hash covers body_hash, too; it is zero while it is computed. */
+    /* head_hash also covers body_hash, so it comes last; it is 0 while it is computed. */
     memcpy(bytes, &header, sizeof header);
     header.head_hash = cop_hash_xxh3(bytes, body);
     memcpy(bytes, &header, sizeof header);
@@ -86,8 +88,8 @@ int cop_codec_version(const cop_buffer *frame) {
     return h.magic == MAGIC ? h.version : -1;
 }
 
-/* Checks the lengths of the header against each other and the frame; *body: where the parts begin.
- */
+/* Checks magic number and version, and the lengths in the header against each other and against the
+ * size of the frame. *body: the offset of the first part. */
 static cop_err check_frame(const cop_buffer *frame, const frame_header *h, size_t *body,
                            cop_error *error) {
     if (h->magic != MAGIC) return cop_fail(error, COP_ERR_PROTOCOL, "not a Coppice frame");
@@ -139,7 +141,7 @@ static cop_err make_parts(cop_buffer *frame, const frame_header *h, size_t body,
         cop_buffer_hold(frame);
         body += cop_align_up(h->part_size[i], PAD);
     }
-    COP_ASSERT(body == frame->size); /* check_frame */
+    COP_ASSERT(body == frame->size); /* check_frame has checked it */
     return COP_OK;
 }
 

@@ -1,5 +1,5 @@
-/* Whole job files: reads them, fills in defaults, and records where each field was read. See
- * document.h. */
+/* Reads whole job files, fills in defaults, and records where each field was read. See document.h.
+ */
 #include "common/wire/document.h"
 
 #include <stdarg.h>
@@ -12,17 +12,21 @@
 #include "common/wire/codec.h"
 #include "common/wire/reader.h"
 
-#define JOB_BUDGET (16u << 20)
+#define JOB_BUDGET (16u << 20) /* bytes of the arena of a job */
 
-/* ---- where fields were read: a list in the job's arena, newest first ---- */
+/* ---- the places where fields were read ---- */
 
+/* One field and its place. The marks of a job are a list in its arena, newest first. */
 typedef struct mark {
     const struct mark *older;
-    const char *path, *source;
-    size_t line, column; /* from 1; 0: the source has no lines */
+    const char *path;   /* of the field */
+    const char *source; /* the path of a job file, or "--set train.batch=9" */
+    size_t line;        /* from 1; 0: the source has no lines */
+    size_t column;      /* from 1; 0: the source has no lines */
 } mark;
 
-/* Copies the name of the source, or shares the copy of the previous mark. */
+/* Copies the name of the source into the arena, or returns the copy of the newest mark if that has
+ * the same source. NULL: no memory. */
 static const char *keep_source(const cop_reader *r, const mark *newest) {
     if (newest && strcmp(newest->source, r->source) == 0) return newest->source;
     return cop_proto_strdup(r->root, r->source);
@@ -40,15 +44,16 @@ void cop_marks_add(const cop_reader *r, const cop_field_path *p, const yaml_node
     cop_proto_attach(r->root, m);
 }
 
-/* Does a path enclose another one, or equal it? "model[1]" encloses "model[1].linear". */
+/* Is `outer` equal to the path `inner`, or the path of a message or list that contains it?
+ * "model[1]" encloses "model[1].linear". */
 static bool encloses(const char *outer, const char *inner) {
     size_t length = strlen(outer);
     if (strncmp(outer, inner, length) != 0) return false;
     return length == 0 || !inner[length] || inner[length] == '.' || inner[length] == '[';
 }
 
-/* The newest mark that encloses the field is its origin: within one source a field is marked after
- * what encloses it, and a later source (--set) replaces a field as a whole. */
+/* The place of a field is that of the newest mark that encloses it. Within one source, a field is
+ * marked after the messages that contain it. A later source (--set) replaces a field as a whole. */
 void cop_document_where(const Coppice__Job *job, const char *field, char *out, size_t size) {
     const mark *m = cop_proto_attachment(&job->base);
     COP_ASSERT(size >= 1);
@@ -130,7 +135,8 @@ cop_err cop_document_read_job(const char *path, Coppice__Job **out, cop_error *e
 
 /* ---- defaults ---- */
 
-/* Sets a message to its default, "{}" or, of a one-of, the name of a member. */
+/* Sets a field that is a message to its default. `text` is "{}", or the name of a member if the
+ * message is a one-of. */
 static cop_err default_message(cop_proto *root, cop_proto *message, const cop_proto_field *field,
                                const char *text, cop_error *error) {
     cop_proto *inner = cop_reflect_new(root, field->descriptor);
@@ -156,6 +162,7 @@ static cop_err default_field(cop_proto *root, cop_proto *message, const cop_prot
     return COP_OK;
 }
 
+/* Fills in the defaults of a message and of all messages inside it. */
 static cop_err resolve(cop_proto *root, cop_proto *message, cop_error *error) {
     for (unsigned i = 0; i < message->descriptor->n_fields; i++) {
         const cop_proto_field *field = &message->descriptor->fields[i];
@@ -167,7 +174,7 @@ static cop_err resolve(cop_proto *root, cop_proto *message, cop_error *error) {
     return COP_OK;
 }
 
-/* Sets the enum field with this name, if the message has it and it is not set. */
+/* Sets the enum field `name` to `value`, if the message has such a field and it is not set. */
 static void inherit_field(cop_proto *message, const char *name, int value) {
     const cop_proto_field *field = cop_reflect_find(message->descriptor, name);
     if (!field || cop_reflect_is_set(message, field)) return;
@@ -175,7 +182,8 @@ static void inherit_field(cop_proto *message, const char *name, int value) {
     memcpy(cop_reflect_put(message, field), &value, sizeof value);
 }
 
-/* Gives a mask layer the job's defaults for fields that it does not set. */
+/* Gives scope and variant of the layer the values of job.dropout, if its kind has these fields and
+ * they are not set. */
 static void inherit(Coppice__Layer *layer, const Coppice__DropoutDefaults *defaults) {
     for (unsigned i = 0; i < layer->base.descriptor->n_fields; i++) {
         const cop_proto_field *field = &layer->base.descriptor->fields[i];

@@ -1,5 +1,5 @@
-/* Checks a job that does not come from a file, but from the wire or from --set, by the rules of job
- * files, and with the reader's error messages. See document.h. */
+/* Checks a job that came over the wire, or that --set has changed, by the rules of job files.
+ * Errors have the same texts as those of the reader. See document.h. */
 #include <math.h>
 #include <stdarg.h>
 #include <string.h>
@@ -10,7 +10,7 @@
 
 typedef struct checker {
     const Coppice__Job *job;
-    bool located; /* errors give the place of a field: the job is a root message */
+    bool located; /* errors give the places of fields; the job must be a root message */
     cop_error *error;
 } checker;
 
@@ -42,6 +42,7 @@ static double number_at(const cop_proto_field *field, const void *at) {
     }
 }
 
+/* Is the value at `at` valid for this field? */
 static bool is_good(const cop_proto_field *field, const cop_field_row *row, const void *at) {
     switch (field->type) {
     case PROTOBUF_C_TYPE_STRING:
@@ -113,7 +114,8 @@ static cop_err check_one_of(const checker *c, const cop_proto *message, const co
                 type->fields[0].name);
 }
 
-/* An unknown field is an error: ignoring it could change the meaning of the job. */
+/* Checks a message and all messages inside it. An unknown field is an error, because the job could
+ * mean something else without it. */
 static cop_err check_message(const checker *c, const cop_proto *message, const cop_field_path *p) {
     const cop_proto_type *type = message->descriptor;
     if (message->n_unknown_fields)

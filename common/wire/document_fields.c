@@ -1,4 +1,4 @@
-/* Copies a document, lists its fields, for comparisons, and removes its defaults. See document.h.
+/* Copies jobs, lists the fields of messages for comparisons, and removes defaults. See document.h.
  */
 #include <stdio.h>
 #include <string.h>
@@ -9,7 +9,7 @@
 #include "common/wire/fields.h"
 #include "common/wire/reader.h"
 
-#define JOB_BUDGET (16u << 20)
+#define JOB_BUDGET (16u << 20) /* bytes of the arena of a job */
 
 cop_err cop_document_copy_job(const Coppice__Job *job, Coppice__Job **out, cop_error *error) {
     cop_buffer *packed = cop_proto_pack(&job->base);
@@ -26,7 +26,7 @@ cop_err cop_document_copy_job(const Coppice__Job *job, Coppice__Job **out, cop_e
 
 enum { PATH_MAX_LENGTH = 256 };
 
-/* Appends "path\0value\0". */
+/* Appends "path\0value\0" to out->text. */
 static void add(cop_document_fields *out, const char *path, const cop_str *value) {
     const char *text = cop_str_text(value);
     cop_str_append_bytes(&out->text, path, strlen(path) + 1);
@@ -61,7 +61,7 @@ static void list_message(const cop_proto *m, const char *path, cop_document_fiel
             list_value(m, field, n, is_list ? numbered : inner, out);
         }
     }
-    if (out->count == before && *path) add(out, path, &(cop_str){0}); /* relu: {} */
+    if (out->count == before && *path) add(out, path, &(cop_str){0}); /* such as relu: {} */
 }
 
 cop_err cop_document_list_fields(const ProtobufCMessage *message, cop_document_fields *out,
@@ -107,7 +107,8 @@ static bool is_default(const cop_proto *m, const cop_proto_field *field) {
     return same;
 }
 
-/* Is this an empty message, and is that its default? `augment: {}` differs from no augment. */
+/* Is no field of this message set, and does the message have a default? The latter matters for
+ * `augment: {}`, which is not the same as no augment. */
 static bool is_default_message(const cop_proto *m, const cop_proto_field *field) {
     const cop_field_row *row = cop_fields_find(m->descriptor, field);
     const cop_proto *inner = cop_reflect_message(m, field, 0);
@@ -118,7 +119,7 @@ static bool is_default_message(const cop_proto *m, const cop_proto_field *field)
 }
 
 static void strip(cop_proto *m) {
-    const bool one_of = cop_fields_one_of(m->descriptor); /* its key must stay: it names the kind */
+    const bool one_of = cop_fields_one_of(m->descriptor); /* then its key names the kind: keep it */
     for (unsigned i = 0; i < m->descriptor->n_fields; i++) {
         const cop_proto_field *field = &m->descriptor->fields[i];
         const bool is_list = field->label == PROTOBUF_C_LABEL_REPEATED;

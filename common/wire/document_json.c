@@ -1,5 +1,5 @@
-/* Reads JSON objects that this program printed. The YAML reader of job files does the work: JSON is
- * a subset of YAML. See document.h. */
+/* Reads JSON objects that this program has printed. It uses the YAML reader of job files, because
+ * JSON is a subset of YAML. See document.h. */
 #include <stdio.h>
 #include <string.h>
 
@@ -7,14 +7,15 @@
 #include "common/wire/reader.h"
 #include "common/wire/document.h"
 
-#define OBJECT_BUDGET (1u << 20)
+#define OBJECT_BUDGET (1u << 20) /* bytes of the arena of an object */
 
 static void skip_blanks(cop_json_stream *s) {
     for (; s->at < s->end && strchr(" \t\r\n", *s->at) && *s->at; s->at++)
         s->line += *s->at == '\n';
 }
 
-/* The end of the object at s->at; NULL: it has none. Ignores braces in strings. */
+/* The end of the object at s->at: the byte after the brace that closes it. NULL: no brace closes
+ * it. Braces in strings do not count. */
 static const char *find_end(const cop_json_stream *s) {
     size_t depth = 0;
     bool quoted = false;
@@ -32,7 +33,7 @@ static const char *find_end(const cop_json_stream *s) {
     return NULL;
 }
 
-/* Writes the place, such as "ensemble.json:3". */
+/* Writes the place where the stream is, such as "ensemble.json:3". */
 static void place_of(const cop_json_stream *s, char *out, size_t size) {
     snprintf(out, size, "%.400s:%zu", s->name, s->line);
 }
@@ -54,7 +55,8 @@ static cop_err read_object(const char *place, yaml_document_t *document, const c
     return e;
 }
 
-/* Turns an error of the YAML reader into one about JSON. */
+/* Fails with an error about JSON. `sentence` is an error of the YAML reader that begins with
+ * `place`. */
 static cop_err fail_syntax(const char *place, const char *sentence, cop_error *error) {
     const size_t length = strlen(place);
     const char *what = strncmp(sentence, place, length) == 0 ? sentence + length : sentence;

@@ -7,19 +7,19 @@
 #include "common/wire/document.h"
 #include "common/wire/reader.h"
 
-#define DEPTH_MAX 32 /* far more than the schemas nest; a list counts as a level */
+#define DEPTH_MAX 32 /* levels; a list is a level, too; the schemas have far fewer */
 
 /* ---- scalars ---- */
 
-/* Prints the shortest decimal that reads back as the same double. YAML 1.1 reads 1e-05 as a string,
- * so it becomes 1.0e-05. */
+/* Prints the shortest decimal number that reads back as the same double. YAML 1.1 would read 1e-05
+ * as a string, so it is printed as 1.0e-05. */
 static void print_real(double value, cop_str *out) {
     char text[40] = "null";
     if (value == trunc(value) && fabs(value) < 1e15) {
         cop_str_printf(out, "%.0f", value);
         return;
     }
-    /* Most reals need 16 or 17 digits: try fewer only if 15 suffice. */
+    /* Most real numbers need 16 or 17 digits. Fewer are tried only if 15 digits suffice. */
     snprintf(text, sizeof text, "%.15g", value);
     const int least = strtod(text, NULL) == value ? 1 : 16;
     for (int digits = least; digits <= 17 && isfinite(value); digits++) {
@@ -34,7 +34,8 @@ static void print_real(double value, cop_str *out) {
         cop_str_append(out, text);
 }
 
-/* Prints an enum in lower case, as in job files, but the state of a job in capitals. */
+/* Prints the name of an enum's value, in lower case, as in job files. The state of a job is printed
+ * in capitals. */
 static void print_enum(const ProtobufCEnumDescriptor *d, int value, cop_str *out) {
     const ProtobufCEnumValue *v = protobuf_c_enum_descriptor_get_value(d, value);
     bool keep_case = strcmp(d->short_name, "State") == 0;
@@ -44,7 +45,7 @@ static void print_enum(const ProtobufCEnumDescriptor *d, int value, cop_str *out
     }
 }
 
-/* Does this text need no quotes, in any version of YAML? */
+/* Can this text stand without quotes in all versions of YAML? */
 static bool is_plain(const char *text) {
     static const char *const words[] = {"true", "false", "null", "yes", "no",
                                         "on",   "off",   "y",    "n"};
@@ -63,7 +64,8 @@ static void print_bytes(const ProtobufCBinaryData *bytes, cop_str *out) {
     cop_str_append(out, "\"");
 }
 
-/* Many programs read JSON's numbers as doubles: quotes keep all bits of a seed. */
+/* In JSON, a seed is printed in quotes: many programs read numbers as doubles, and would lose bits.
+ */
 static void print_u64(const cop_proto_field *field, uint64_t value, bool json, cop_str *out) {
     bool quoted = json && strcmp(field->name, "seed") == 0;
     cop_str_printf(out, quoted ? "\"%llu\"" : "%llu", (unsigned long long)value);
@@ -109,12 +111,14 @@ void cop_print_scalar(const cop_proto_field *field, const void *at, bool json, c
 
 /* ---- flow style: JSON, and the inner parts of YAML ---- */
 
+/* How to print in flow style. */
 typedef struct flow {
     bool json;
-    int indent; /* spaces per level; 0: all on one line */
-    int depth;  /* the level */
+    int indent; /* spaces per level; 0: everything is on one line */
+    int depth;  /* the current level, from 0 */
 } flow;
 
+/* The same way of printing, one level deeper. */
 static flow inside(flow how) {
     COP_ASSERT(how.depth >= 0 && how.depth < DEPTH_MAX && how.indent >= 0);
     how.depth++;
@@ -159,7 +163,7 @@ static void print_field(const cop_proto *m, const cop_proto_field *field, flow h
         print_value(m, field, 0, how, out);
 }
 
-/* JSON shows lists even if they are empty. */
+/* Is the field printed? A field that is set is. JSON also shows empty lists. */
 static bool shows(const cop_proto *m, const cop_proto_field *field, flow how) {
     return cop_reflect_is_set(m, field) || (how.json && field->label == PROTOBUF_C_LABEL_REPEATED);
 }

@@ -1,5 +1,5 @@
-/* Prints the reference of the job file, docs/reference/job-file.md, from the table with which job
- * files are checked. A test compares the two. */
+/* Prints the reference of the job file from the table with which job files are checked. A test
+ * checks that docs/reference/job-file.md is the same text. */
 #include <stdio.h>
 #include <string.h>
 

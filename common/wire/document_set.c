@@ -1,4 +1,4 @@
-/* --set a.b=c: changes one field of a job, named by its path, in place. See document.h. */
+/* Implements --set a.b=c, which changes one field of a job in place. See document.h. */
 #include <stdio.h>
 #include <string.h>
 
@@ -6,20 +6,22 @@
 #include "common/wire/document.h"
 #include "common/wire/reader.h"
 
-/* How far a walk along the path has come: to a field of a message, or to one item of a list. */
+/* The place that a walk along the path has reached: a field of a message, or one item of a list. */
 typedef struct place {
     cop_proto *message;
-    const cop_proto_field *field;
-    size_t index; /* of a list's item */
+    const cop_proto_field *field; /* NULL: the walk has reached the message itself */
+    size_t index;                 /* of the item, if is_item is true; otherwise 0 */
     bool is_item;
-    cop_field_path path;
+    cop_field_path path; /* of the place, for errors */
 } place;
 
+/* One --set that is being carried out. */
 typedef struct setter {
-    cop_reader reader;
-    char *rest; /* of the path; NULL at its end */
+    cop_reader reader; /* of the value */
+    char *rest;        /* the rest of the path; NULL at its end */
 } setter;
 
+/* Takes the next name from the rest of the path. */
 static char *next_name(setter *s) {
     char *name = s->rest, *dot = name ? strchr(name, '.') : NULL;
     if (dot) *dot = '\0';
@@ -27,9 +29,9 @@ static char *next_name(setter *s) {
     return name;
 }
 
-/* Clears the other member of a one-of. INPUT: the path leads into a member that is not set
- * ("model.0.linear.units" where model[0] is a dropout); only a whole value may replace the other.
- */
+/* If the message is a one-of, clears its other members, because `field` will be set. INPUT: the
+ * path goes on inside `field`, but another member is set, as for "model.0.linear.units" if model[0]
+ * is a dropout. Only a whole value may replace another member. */
 static cop_err choose_member(const setter *s, const place *at, const cop_proto_field *field) {
     const cop_proto_type *type = at->message->descriptor;
     if (!cop_fields_one_of(type)) return COP_OK;
@@ -44,6 +46,7 @@ static cop_err choose_member(const setter *s, const place *at, const cop_proto_f
     return COP_OK;
 }
 
+/* Steps from a message to the field that the next name of the path gives. */
 static cop_err step_to_field(setter *s, place *at) {
     const char *name = next_name(s);
     const cop_proto_type *type = at->message->descriptor;
@@ -56,7 +59,7 @@ static cop_err step_to_field(setter *s, place *at) {
     return COP_OK;
 }
 
-/* Steps to one item of a list, such as "model.1". */
+/* Steps from a list to the item whose index is the next name of the path, as in "model.1". */
 static cop_err step_to_item(setter *s, place *at) {
     uint64_t index;
     size_t count = cop_reflect_count(at->message, at->field);
@@ -72,7 +75,8 @@ static cop_err step_to_item(setter *s, place *at) {
     return COP_OK;
 }
 
-/* Steps into the message at the place; makes it if it is not set. */
+/* Steps from a field to the message that is its value. Makes the message if the field is not set.
+ */
 static cop_err step_inside(setter *s, place *at) {
     if (at->field->type != PROTOBUF_C_TYPE_MESSAGE)
         return cop_reader_fail(&s->reader, NULL, "%s has no fields", at->path.text);
@@ -116,7 +120,8 @@ static cop_err assign(const setter *s, const place *at, const yaml_node_t *node)
     return COP_OK;
 }
 
-/* Copies the path before "=", with "model[1].linear" as "model.1.linear"; false: there is none. */
+/* Copies the path before "=" into `path`, and writes "model[1].linear" as "model.1.linear". Returns
+ * false if there is no path, or if it does not fit. */
 static bool split(const char *assignment, char *path, size_t size) {
     const char *equals = strchr(assignment, '=');
     size_t length = equals ? (size_t)(equals - assignment) : 0, to = 0;

@@ -1,5 +1,5 @@
-/* The table of the fields of a job file: range, default, help. A test checks that it covers every
- * field of proto/job.proto. */
+/* The table of the fields of a job file, with range, default and help text. A test checks that
+ * every field of proto/job.proto has a row. */
 #include "common/wire/fields.h"
 
 #include <stdio.h>
@@ -257,7 +257,7 @@ const cop_field_row *cop_fields_all(void) {
     return rows;
 }
 
-/* A linear search will do: there are few rows, and no step looks here. */
+/* A linear search is fast enough: there are few rows, and no training step searches them. */
 const cop_field_row *cop_fields_find(const ProtobufCMessageDescriptor *message,
                                      const ProtobufCFieldDescriptor *field) {
     char name[128];

@@ -1,4 +1,4 @@
-/* Releases the parts of messages, and names their types. See message.h. */
+/* Releases messages, and names their types. See message.h. */
 #include "common/wire/message.h"
 
 void cop_message_fini(cop_message *message) {

@@ -1,5 +1,5 @@
-/* Converts messages from plain structs to protobuf and back: one function per message and
- * direction. See message_proto.h. */
+/* Converts messages from plain structs to protobuf-c's structs and back, by one function for each
+ * message type and direction. See message_proto.h. */
 #include "common/wire/message_proto.h"
 
 #include <stdio.h>
@@ -9,12 +9,15 @@
 
 /* ---- structs to protobuf ---- */
 
-/* Sets a field and marks it as present. Strings are borrowed. */
+/* SET sets a field and marks it as present. TEXT only casts, so a text in protobuf-c's struct
+ * points into the plain struct. */
 #define SET(m, field, value) ((m)->has_##field = 1, (m)->field = (value))
 #define TEXT(text)           ((char *)(uintptr_t)(text))
 
-/* Replaces bytes that are not ASCII if the text is not UTF-8: it may hold a file's name, or be cut
- * inside a character. The peer would drop the connection. */
+/* Returns a text that is valid UTF-8: the text itself if it is valid, otherwise a copy in
+ * proto->text with ? for each byte that is not ASCII. A text may be invalid because it contains the
+ * name of a file, or was cut inside a character. The peer would close the connection on invalid
+ * UTF-8. */
 static char *clean_text(const char *text, cop_message_proto *proto) {
     if (cop_utf8_valid(text, strlen(text))) return TEXT(text);
     snprintf(proto->text, sizeof proto->text, "%s", text);
@@ -182,14 +185,14 @@ void cop_message_to_proto(const cop_message *message, cop_message_proto *proto) 
 
 /* ---- protobuf to structs ---- */
 
-/* Copies a text; false: it is too long. */
+/* Copies a text; NULL counts as "". Returns false if the text does not fit. */
 static bool take_text(char *to, size_t size, const char *from) {
     COP_ASSERT(size >= 1);
     return (size_t)snprintf(to, size, "%s", from ? from : "") < size;
 }
 #define TAKE_TEXT(to, from) take_text(to, sizeof(to), from)
 
-/* Copies a sentence for people, cut between characters if it is too long. */
+/* Copies a sentence for people. If it does not fit, cuts it between two characters. */
 static void cut_text(char *to, size_t size, const char *from) {
     size_t length = strlen(from ? from : "");
     if (length >= size) length = size - 1;

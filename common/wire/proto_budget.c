@@ -1,10 +1,10 @@
-/* protobuf-c with a budget. A message from outside is unpacked into an arena of limited size, so a
- * small one cannot expand without bound (W5). Its bytes are scanned first: protobuf-c silently cuts
- * strings at a zero byte and accepts unknown enum values. Messages that are built here live in such
- * an arena, too.
+/* Limits the memory of protobuf-c messages. A message from outside is unpacked into an arena of
+ * limited size, so a small message cannot expand without bound (W5). Its bytes are scanned first,
+ * because protobuf-c would silently cut strings at a zero byte and accept unknown enum values.
+ * Messages that this program builds are in arenas, too.
  *
- * An arena is a list of blocks, freed as a whole. A pointer to it lies right before the root
- * message:
+ * An arena is a list of blocks, which are freed together. A pointer to the arena is stored right
+ * before the root message:
  *
  *     first block: [arena *, padded to 16][root message][...]
  */
@@ -17,7 +17,7 @@
 
 #define ARENA_ALIGN 16
 #define ARENA_BLOCK 4096
-#define DEPTH_MAX   16 /* the schemas have no recursive types, and nest less */
+#define DEPTH_MAX   16 /* levels of messages; the schemas have fewer, and no recursive types */
 
 typedef struct arena_block arena_block;
 struct arena_block {
@@ -25,10 +25,10 @@ struct arena_block {
     size_t used, size;
 };
 typedef struct arena {
-    arena_block *blocks;
-    size_t left;    /* bytes of the budget */
-    bool no_memory; /* the heap was exhausted before the budget */
-    void *attachment;
+    arena_block *blocks; /* newest first */
+    size_t left;         /* bytes of the budget that are left */
+    bool no_memory;      /* an allocation failed because the heap was exhausted */
+    void *attachment;    /* cop_proto_attach */
 } arena;
 
 static void *arena_alloc(void *data, size_t size) {
@@ -57,7 +57,7 @@ static void *arena_alloc(void *data, size_t size) {
 
 static void arena_free(void *data, void *pointer) {
     (void)data;
-    (void)pointer; /* arena_destroy frees it */
+    (void)pointer; /* arena_destroy frees its memory */
 }
 
 static void arena_destroy(arena *a) {
@@ -69,7 +69,8 @@ static void arena_destroy(arena *a) {
     cop_free(a);
 }
 
-/* An arena whose next allocation is the root message; NULL: out of memory. */
+/* Makes an arena. Its next allocation must be the root message, so that the pointer to the arena is
+ * right before it. NULL: out of memory. */
 static arena *arena_create(size_t budget) {
     arena *a = cop_alloc(sizeof *a);
     if (!a) return NULL;
@@ -90,6 +91,7 @@ static arena *arena_of(const cop_proto *root) {
 
 /* ---- scanning packed bytes ---- */
 
+/* Packed bytes that are still to be scanned. */
 typedef struct packed {
     const uint8_t *at, *end;
 } packed;
@@ -125,7 +127,7 @@ static cop_err scan_enum(const cop_proto_field *field, uint64_t value, cop_error
                     (long long)value);
 }
 
-/* Scans a value of wire type 2: string, bytes, message, or packed numbers. */
+/* Scans a value of wire type 2, which is a string, bytes, a message, or packed numbers or enums. */
 static cop_err scan_bytes(const cop_proto_field *field, packed bytes, int depth, cop_error *error) {
     uint64_t value;
     switch (field->type) {

@@ -1,5 +1,5 @@
-/* Walks over YAML nodes and fills a protobuf message, by its descriptors. See reader.h. document.c
- * reads whole job files this way, document_set.c one field. */
+/* Walks over YAML nodes and fills a protobuf message, by its descriptor. See reader.h. document.c
+ * uses it to read whole job files, document_set.c to read one field. */
 #include "common/wire/reader.h"
 
 #include <stdio.h>
@@ -8,7 +8,7 @@
 #include "common/base/limits.h"
 #include "common/wire/codec.h"
 
-#define TEXT_MAX 1024
+#define TEXT_MAX 1024 /* bytes of a text, with its zero byte */
 
 /* ---- scalars ---- */
 
@@ -19,7 +19,7 @@ bool cop_field_in_range(const cop_field_row *row, double value) {
     return row->below_max ? value < row->max : value <= row->max;
 }
 
-/* YAML's core schema allows three spellings of each. */
+/* YAML's core schema allows three spellings of true, and three of false. */
 static bool read_bool(const char *text, protobuf_c_boolean *out) {
     static const char *const words[] = {"true", "True", "TRUE", "false", "False", "FALSE"};
     for (size_t i = 0; i < sizeof words / sizeof *words; i++)
@@ -30,6 +30,7 @@ static bool read_bool(const char *text, protobuf_c_boolean *out) {
     return false;
 }
 
+/* Enums are written in lower case in job files, and in capitals in the schema. */
 static bool read_enum(const ProtobufCEnumDescriptor *d, const char *text, int *out) {
     for (unsigned i = 0; i < d->n_values; i++) {
         const char *name = d->values[i].name;
@@ -80,9 +81,9 @@ bool cop_reader_value(const cop_proto_field *field, const cop_field_row *row, co
 /* Where to store the value of a node. */
 typedef struct slot {
     const cop_proto_field *field;
-    const cop_field_row *row; /* NULL: the field has no range */
+    const cop_field_row *row; /* NULL: the field has no row, and so no range */
     const cop_field_path *path;
-    void *at;
+    void *at; /* the address of the value */
 } slot;
 
 static cop_err fail_value(const cop_reader *r, const yaml_node_t *node, const slot *to) {
@@ -103,8 +104,8 @@ static cop_err read_text(const cop_reader *r, const yaml_node_t *node, const slo
     return COP_OK;
 }
 
-/* Numbers and bools must not be quoted, but enums and 64-bit numbers (a seed) may be, as in JSON.
- */
+/* May a value of this field be quoted? Enums and u64 numbers, such as a seed, may be, because they
+ * are quoted in JSON. Other numbers and bools must not be quoted. */
 static bool may_be_quoted(const cop_proto_field *field) {
     return field->type == PROTOBUF_C_TYPE_UINT64 || field->type == PROTOBUF_C_TYPE_ENUM;
 }
@@ -125,6 +126,7 @@ static cop_err read_scalar(const cop_reader *r, const yaml_node_t *node, const s
 
 /* ---- fields ---- */
 
+/* Reads the value of a field that is not repeated, or one item of a repeated field. */
 static cop_err read_one(const cop_reader *r, const yaml_node_t *node, const slot *to) {
     cop_marks_add(r, to->path, node);
     if (to->field->type != PROTOBUF_C_TYPE_MESSAGE) return read_scalar(r, node, to);
@@ -194,7 +196,7 @@ static cop_err check_required(const cop_reader *r, const yaml_node_t *node, cons
     return COP_OK;
 }
 
-/* Reads a member of a one-of that is only a name, as in "loss: cross_entropy" and "- relu". */
+/* Reads a one-of that is only the name of a member, as in "loss: cross_entropy" and "- relu". */
 static cop_err read_bare_name(const cop_reader *r, const yaml_node_t *node, const cop_field_path *p,
                               cop_proto *message) {
     const char *name = cop_yaml_text(node);

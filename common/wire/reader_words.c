@@ -1,5 +1,5 @@
-/* The texts of the job file's errors: what was found, what is expected, the nearest valid name. See
- * reader.h. */
+/* Writes the texts of errors in job files: the value that was found, the values that are expected,
+ * and the nearest valid name. See reader.h. */
 #include <stdarg.h>
 #include <stdio.h>
 #include <string.h>
@@ -51,6 +51,7 @@ bool cop_yaml_is_null(const yaml_node_t *node) {
            strcmp(text, "NULL") == 0 || strcmp(text, "~") == 0;
 }
 
+/* Writes a description of what the node contains into `out`, and returns `out`. */
 static const char *found(const yaml_node_t *node, char out[80]) {
     const char *text = cop_yaml_text(node);
     if (node->type == YAML_MAPPING_NODE)

@@ -10,14 +10,14 @@ static bool is_repeated(const cop_proto_field *field) {
     return field->label == PROTOBUF_C_LABEL_REPEATED;
 }
 
-/* A pointer is set if it is not NULL. Everything else has a has_ flag at the quantifier's offset.
- */
+/* Is a value of this field a pointer? Then an optional field is set if the pointer is not NULL. An
+ * optional field of another type has a has_ flag at the offset of the quantifier. */
 static bool is_pointer(const cop_proto_field *field) {
     return field->type == PROTOBUF_C_TYPE_MESSAGE || field->type == PROTOBUF_C_TYPE_STRING;
 }
 
 static const void *value_of(const cop_proto *message, const cop_proto_field *field) {
-    COP_ASSERT(field->offset < message->descriptor->sizeof_message); /* a field of this message */
+    COP_ASSERT(field->offset < message->descriptor->sizeof_message); /* it is in this message */
     return (const char *)message + field->offset;
 }
 

@@ -1,12 +1,14 @@
-/* Names that PyTorch, Keras, scikit-learn and people use for fields, layers and losses of a job
- * file. They are for "did you mean" only: the words themselves stay errors. */
+/* The table of names that PyTorch, Keras, scikit-learn and people use for fields, layers and losses
+ * of a job file. A job file that uses such a name is wrong; the table only serves for "did you
+ * mean". */
 #include <stdio.h>
 #include <string.h>
 
 #include "common/wire/fields.h"
 
-/* A word may stand in several rows: the first row counts whose name is valid in that place, such as
- * "rate" in an optimizer, "p" in a dropout layer. */
+/* A row has a valid name, and the words that mean it, with a blank before and after each word. A
+ * word may be in several rows. Then the first row counts whose name is valid in the place of the
+ * word: for "rate", for example, "p" in a dropout layer. */
 static const struct {
     const char *name, *words;
 } rows[] = {

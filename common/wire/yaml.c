@@ -1,5 +1,6 @@
-/* Loads YAML text by libyaml. A first pass over its events refuses what a job file does not need
- * (aliases, anchors, tags, several documents, deep nesting) before anything is built. */
+/* Loads YAML text by libyaml, in two passes. The first pass goes over the events and refuses what
+ * job files do not need: aliases, anchors, tags, several documents and deep nesting. Only the
+ * second pass builds a document in memory. */
 #include <stdio.h>
 
 #include "common/base/limits.h"
@@ -25,7 +26,8 @@ static cop_err not_yaml(const yaml_parser_t *parser, const cop_yaml_source *from
     return fail_at(from, &parser->problem_mark, what, error);
 }
 
-/* Why an event is refused; NULL: it is fine. */
+/* The reason why an event is refused, or NULL if it is allowed. Counts the levels of nesting and
+ * the documents. */
 static const char *unsupported(const yaml_event_t *event, int *depth, int *documents) {
     const yaml_char_t *anchor = NULL, *tag = NULL;
     switch (event->type) {
@@ -50,7 +52,7 @@ static const char *unsupported(const yaml_event_t *event, int *depth, int *docum
         break;
     case YAML_SEQUENCE_END_EVENT:
     case YAML_MAPPING_END_EVENT:
-        COP_ASSERT(*depth > 0); /* libyaml balances them */
+        COP_ASSERT(*depth > 0); /* libyaml reports an end only after its start */
         --*depth;
         break;
     default:
