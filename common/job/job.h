@@ -31,7 +31,7 @@ typedef struct cop_job {
     bool evaluate_on_test;     /* false: evaluations use the validation samples */
     uint32_t evaluate_every;   /* epochs */
     uint64_t checkpoint_every; /* steps */
-    uint32_t checkpoint_keep;  /* checkpoints that remain besides the best */
+    uint32_t checkpoint_keep;  /* the newest ones that remain; the best remains, too */
     atomic_int references;
 } cop_job;
 

@@ -52,12 +52,12 @@ typedef struct cop_gemm {
     const float *bias;   /* m values or NULL */
     const int *segments; /* segment_count + 1 offsets; NULL: k has no segments */
     int segment_count;
-    const int *blocks; /* block_count ends; NULL: blocks of 256. NULL if segments is not NULL */
+    const int *blocks; /* block_count ends; NULL: blocks of 256. Must be NULL if segments is not */
     int block_count;
 } cop_gemm;
 
-/* Returns the end of block number `block` of k, which starts at `from`. `blocks` is
- * that of cop_gemm. */
+/* Returns the end of block number `block` of k, which starts at `from`. `blocks` is that of
+ * cop_gemm. */
 static inline int cop_gemm_block_end(const int *blocks, int block, int from, int k) {
     if (blocks) return blocks[block];
     return k - from < COP_GEMM_BLOCK ? k : from + COP_GEMM_BLOCK;
@@ -354,9 +354,10 @@ static inline size_t cop_conv_level(int m, int k) {
     return all < COP_CONV_LEVEL_FLOATS ? all : COP_CONV_LEVEL_FLOATS;
 }
 
-/* Windows of kernel x kernel pixels over `planes` images of height x width. The first window is at
- * the top left, windows are `stride` pixels apart, and each plane has out_height x out_width of
- * them. All lie inside the image. */
+/* Windows of kernel x kernel pixels over `planes` images of height x width. A pixel is a row of
+ * `ld` columns. The first window is at the top left, and windows start `stride` pixels apart in
+ * both directions. Each plane has out_height x out_width windows, which all lie inside the image.
+ */
 typedef struct cop_pool {
     int planes, height, width, out_height, out_width, kernel, stride, ld;
 } cop_pool;
@@ -369,8 +370,8 @@ typedef struct cop_sample_rows {
     int count, features;
 } cop_sample_rows;
 
-/* The largest of `pieces` values, 1 to 256, for each of `units` units: z is (units * pieces, ld), y
- * and winners are (units, ld). */
+/* Takes the largest of `pieces` values for each of `units` units. There are 1 to 256 pieces. z is
+ * (units * pieces, ld); y and winners are (units, ld). */
 typedef struct cop_maxout {
     int units, pieces, ld;
 } cop_maxout;
@@ -407,9 +408,9 @@ typedef struct cop_kernels {
     void (*mask_apply)(const uint16_t *bits, const float *x, float scale, float *y, size_t count);
     /* y = x * factor; y may be x */
     void (*scale)(const float *x, float factor, float *y, size_t count);
-    /* out[r] = the sum of row r of x. Its columns are cut into segments as k in cop_gemm. Lane l of
-     * a segment adds columns l, l + 16, ... in order, starting from +0; then the 16 lanes are added
-     * pairwise (8, 4, 2, 1). The tree of D5 combines the sums of the segments. */
+    /* out[r] = the sum of row r of x. The segments cut the columns as they cut k in cop_gemm. Lane
+     * l of a segment adds columns l, l + 16, ... in order, starting from +0; then the 16 lanes are
+     * added pairwise (8, 4, 2, 1). The tree of D5 combines the sums of the segments. */
     void (*row_sums)(const float *x, int rows, int ld, const int *segments, int segment_count,
                      float *out);
     void (*softmax_cross_entropy)(const cop_cross_entropy *loss);
@@ -420,7 +421,7 @@ typedef struct cop_kernels {
     void (*adaptive)(const cop_adaptive *update, int row_begin, int row_end);
     /* out = tree(inputs), element-wise */
     void (*tree_sum)(const float *const *inputs, const cop_tree *tree, float *out, size_t count);
-    /* false if any value is NaN or infinite */
+    /* Returns false if any value is NaN or infinite. */
     bool (*all_finite)(const float *x, size_t count);
     double (*sum_squares)(const float *x, size_t count); /* in one fixed order; for diagnostics */
     /* y[u][c] = largest of z[u * pieces + p][c] over pieces p. Of equal values the first wins. If
