@@ -224,7 +224,7 @@ static cop_err save_in(const cop_job *job, const char *checkpoints, const cop_ch
     char *writing = cop_path_join(checkpoints, "writing"),
          *target = cop_path_join(checkpoints, name);
     cop_err e = writing && target ? COP_OK : cop_no_memory(error);
-    if (!e) e = cop_folder_remove(writing, error); /* left by a process that was killed */
+    if (!e) e = cop_folder_remove(writing, error); /* a killed process may have left it */
     if (!e) e = write_files(job, writing, c, error);
     if (!e) e = cop_folder_replace(writing, target, error); /* an earlier run may have left it */
     if (e && writing) cop_folder_remove(writing, NULL);
@@ -445,8 +445,7 @@ cop_err cop_checkpoint_discard_after(const char *folder, uint64_t step, cop_chec
     }
     if (!e) e = remove_after(checkpoints, step, error);
     if (!e) e = name_latest(checkpoints, step, error);
-    /* Sync even if nothing was removed: an earlier attempt may have failed at exactly this point.
-     */
+    /* Syncs even if nothing was removed, because an earlier attempt may have failed at this point. */
     if (!e) e = cop_folder_sync(checkpoints, error);
     cop_free(checkpoints);
     return e == COP_ERR_NOT_FOUND ? COP_OK : e; /* without the folder there is nothing to remove */

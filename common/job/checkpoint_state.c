@@ -87,7 +87,7 @@ static bool take_double(const char *text, const char *key, double *out) {
     return true;
 }
 
-/* Does the hash in the last line match the text before it? */
+/* Returns whether the hash at the end is that of the text before it. */
 static bool is_sealed(const char *text, size_t size) {
     char expected[64];
     const char *seal = strstr(text, SEAL);

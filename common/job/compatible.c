@@ -31,7 +31,7 @@ static void keep_what_matters(Coppice__Job *m, bool length) {
     static const char *const split[] = {"split", NULL};
     clear_fields(&m->data->base, data);
     if (!m->data->validation && !m->data->samples)
-        clear_fields(&m->data->base, split); /* all rows train: no split */
+        clear_fields(&m->data->base, split); /* without a split it has no effect */
     clear_fields(&m->pinned->base, names);
     if (length) return;
     clear_fields(&m->train->base, train);

@@ -26,8 +26,8 @@ static char *resolve_file(const location *where, const char *file) {
     return path;
 }
 
-/* Returns whether the labels are not read. The job then needs none, because its target is the
- * input. But a job that is pinned to labelled data reads them, because they are part of the data's
+/* Returns whether the data are loaded without labels. That is so if the target of the job is the
+ * input. But a job that is pinned to labelled data needs them, because they are part of the data's
  * digest. */
 static bool unlabelled(const Coppice__Job *m) {
     const bool pinned = m->pinned && m->pinned->classes > 1;

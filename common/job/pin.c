@@ -33,9 +33,10 @@ static cop_err check_earlier_pin(const Coppice__Job *m, const char *digest, cons
 }
 
 cop_data_selection job_selection(const Coppice__Job *m) {
+    /* The enums of both splits have the same numbers. */
     return (cop_data_selection){.validation = m->data->validation,
                                 .samples = m->data->samples,
-                                .split = (cop_data_split)m->data->split, /* equal numbers */
+                                .split = (cop_data_split)m->data->split,
                                 .by_class = m->data->target == COPPICE__DATA__TARGET__LABEL};
 }
 
@@ -204,7 +205,8 @@ static bool statistics_are_good(const Coppice__Job *m, const Coppice__Pinned *p)
     const bool standard = m->data->normalize == COPPICE__DATA__NORMALIZE__STANDARD;
     const size_t channels =
         standard ? (size_t)cop_data_channels((int32_t)p->n_input, (int32_t)p->input[0]) : 0;
-    if (m->data->normalize == COPPICE__DATA__NORMALIZE__AUTO) return false; /* not settled */
+    /* Pinning replaces `normalize: auto`. */
+    if (m->data->normalize == COPPICE__DATA__NORMALIZE__AUTO) return false;
     if (p->n_mean != channels || p->n_std != channels) return false;
     for (size_t c = 0; c < channels; c++)
         if (!isfinite((float)p->mean[c]) || !isfinite((float)p->std[c]) || !((float)p->std[c] > 0))

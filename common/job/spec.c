@@ -87,7 +87,8 @@ static const cop_proto *chosen(const cop_proto *one_of, const char **name) {
 
 static cop_input_spec input_spec(const Coppice__Job *m) {
     const Coppice__Augment *a = m->data->augment;
-    cop_input_spec spec = {.normalize = (cop_normalize)m->data->normalize, /* equal numbers */
+    /* The enums of both normalizations have the same numbers. */
+    cop_input_spec spec = {.normalize = (cop_normalize)m->data->normalize,
                            .mean = m->pinned->mean,
                            .std = m->pinned->std,
                            .channels = (int32_t)m->pinned->n_mean};
