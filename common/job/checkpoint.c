@@ -445,7 +445,7 @@ cop_err cop_checkpoint_discard_after(const char *folder, uint64_t step, cop_chec
     }
     if (!e) e = remove_after(checkpoints, step, error);
     if (!e) e = name_latest(checkpoints, step, error);
-    /* Syncs even if nothing was removed, because an earlier attempt may have failed at this point. */
+    /* Syncs even if nothing was removed: an earlier attempt may have failed just before this. */
     if (!e) e = cop_folder_sync(checkpoints, error);
     cop_free(checkpoints);
     return e == COP_ERR_NOT_FOUND ? COP_OK : e; /* without the folder there is nothing to remove */
