@@ -1,4 +1,4 @@
-/* The table of commands. A new command: one file in commands/, one row here, its declaration in
+/* The table of commands. A new command needs a file in commands/, a row here, and a declaration in
  * cli.h. */
 #include <string.h>
 

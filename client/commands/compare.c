@@ -17,7 +17,7 @@ typedef struct side {
 
 typedef struct row {
     const char *path;
-    const char *values[CLI_POSITIONAL_MAX]; /* NULL: not set */
+    const char *values[CLI_POSITIONAL_MAX]; /* of each job or run; NULL: not set there */
 } row;
 
 typedef struct rows {
@@ -35,7 +35,7 @@ static bool is_same(const char *a, const char *b) {
     return a && b ? strcmp(a, b) == 0 : a == b;
 }
 
-/* Adds the field to *out if its values differ. */
+/* Adds the field `path` to *out if its values in the job files differ. */
 static void add_if_different(const side *sides, int count, const char *path, rows *out) {
     row r = {.path = path};
     COP_ASSERT(count >= 1 && count <= CLI_POSITIONAL_MAX);

@@ -6,7 +6,7 @@
 
 #include "client/cli.h"
 
-/* Prints the newest jobs: their numbers and names. */
+/* A shell command that prints the numbers and names of the newest jobs. */
 #define ASK_JOBS                                                                                   \
     "coppice jobs --limit 50 --timeout 1 2>/dev/null | awk 'NR > 1 {print $1; print $2}'"
 
@@ -58,8 +58,8 @@ static void write_bash(cop_str *out) {
 
 /* ---- zsh ---- */
 
-/* Appends text for a single-quoted word of zsh or fish. Brackets and colons would end a
- * description, so they become blanks. */
+/* Appends a help text that the caller puts into single quotes in a script for zsh or fish. Quotes
+ * would end the word, and brackets and colons the description, so they become blanks. */
 static void quote_help(const char *help, cop_str *out) {
     for (const char *p = help; *p; p++) {
         const char c = *p == '\'' || *p == '[' || *p == ']' || *p == ':' ? ' ' : *p;

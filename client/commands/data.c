@@ -44,8 +44,8 @@ static void list_local(const cli_options *options) {
     if (!options->json) cli_print_table(cells, (int)count + 1, COLUMNS, "llf");
 }
 
-/* A data set below the coordinator's --data is read when a job first needs it. Until then only its
- * name is known. */
+/* Prints the coordinator's data sets as a table. The coordinator reads a data set in its --data
+ * folder when a job first needs it. Until then only the name is known. */
 static cop_err print_sets(const Coppice__Api__ListDataAnswer *answer, cop_error *error) {
     enum { COLUMNS = 7 };
     static const char *const head[COLUMNS] = {"NAME", "TRAINING", "TEST", "CLASSES",
@@ -180,7 +180,8 @@ cop_err cli_data(const cli_options *options, cop_error *error) {
 
 /* ---- inspect a data set ---- */
 
-/* Mean and standard deviation of u8 samples as fractions of 255, from integer sums. */
+/* Mean and standard deviation of all values of u8 samples, divided by 255. Both come from integer
+ * sums, so they are exact up to the last division. */
 static void statistics(const cop_data_part *part, double *mean, double *std) {
     uint64_t sum = 0, squares = 0, count = (uint64_t)part->count * part->stride;
     COP_ASSERT(part->type == COP_DATA_U8);
@@ -212,7 +213,8 @@ static cop_err inspect_part(const cop_data *data, const cop_data_part *part, con
     return COP_OK;
 }
 
-/* The length of the longest class name that is shown, in bytes. */
+/* The length in bytes of the longest name among the first 100 classes, which are the ones shown. At
+ * least 3. */
 static int name_width(const cop_data *data) {
     size_t width = 3;
     for (int32_t c = 0; data->class_names && c < data->classes && c < 100; c++)
@@ -273,8 +275,8 @@ static cop_err inspect_data(const cli_options *options, const cop_data *data, co
     return e;
 }
 
-/* A run folder also contains folders, like a folder of images by class. These names tell them
- * apart. */
+/* True: the folder is a run folder or a checkpoint. Both a run folder and a folder of images by
+ * class contain folders, but only a run has an entry with one of the names below. */
 static bool looks_like_model(const char *path) {
     static const char *const names[] = {"model.safetensors", "checkpoints"};
     bool found = false;
@@ -286,7 +288,7 @@ static bool looks_like_model(const char *path) {
     return found;
 }
 
-/* How to read a file, according to the options. */
+/* How the options say that a data source is to be read. */
 typedef struct reading {
     cop_data_input input;
     char text[1024];
@@ -323,7 +325,8 @@ static cop_err read_options(const cli_options *o, reading *out, cop_error *error
     return COP_OK;
 }
 
-/* The options for reading that apply to a data source, judged by its name; separated by blanks. */
+/* The names of the options for reading that apply to the data source `what`, separated by blanks.
+ * They depend on its file name. `named` is true if `what` is the name of a known data set. */
 static const char *options_of(const char *what, bool named) {
     static const char *const tables[] = {".csv", ".tsv", ".csv.gz", ".tsv.gz"};
     const size_t length = strlen(what);
@@ -336,8 +339,9 @@ static const char *options_of(const char *what, bool named) {
     return cop_folder_exists(what) ? "resize" : "";
 }
 
-/* Refuses options that do not apply to this source. `applicable`: the names that apply, separated
- * by blanks. */
+/* Refuses options that do not apply to the argument of `inspect`. `applicable` lists the names
+ * of the options that apply, separated by blanks. `source` says what the argument is, for the
+ * error. */
 static cop_err check_options(const cli_options *o, const char *applicable, const char *source,
                              cop_error *error) {
     static const struct {
@@ -362,7 +366,8 @@ static cop_err check_options(const cli_options *o, const char *applicable, const
     return e;
 }
 
-/* Only a folder of images by class can be resized. Other data sets in folders have a fixed size. */
+/* Refuses --resize if the images do not have the requested size: --resize works only for a folder
+ * of images by class. Other data sets in folders have images of a fixed size. */
 static cop_err check_resized(const cop_data *data, const reading *how, const char *what,
                              cop_error *error) {
     const uint32_t *requested = how->input.resize;
@@ -392,7 +397,8 @@ static cop_err draw_sheet(const cli_options *o, const cop_data *data, cop_error 
                              o->columns ? (int)o->columns : 16, o->output, error);
 }
 
-/* Inspects something that is not data, for the reason in `why`: a model, or else unknown. */
+/* Inspects the argument as a model. `why` says why it is not data. If it is not a model either, the
+ * error gives both reasons. */
 static cop_err inspect_other(const cli_options *options, const cop_error *why, cop_error *error) {
     const char *what = options->positional[0];
     const bool exists = cop_file_exists(what) || cop_folder_exists(what);
@@ -406,7 +412,8 @@ static cop_err inspect_other(const cli_options *options, const cop_error *why, c
                     why->text);
 }
 
-/* The argument is the name of a known data set, a file or folder of data, or else a model. */
+/* The argument is the name of a known data set, or a file or folder of data. If it is neither, it
+ * must be a model or another safetensors file. */
 cop_err cli_inspect(const cli_options *options, cop_error *error) {
     const char *what = options->positional[0];
     size_t count;

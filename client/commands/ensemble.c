@@ -1,6 +1,6 @@
-/* coppice eval --ensemble, --average, --members-from: evaluates the average of thinned networks, or
- * of separately trained networks, on the test set. The pool evaluates a coordinator's jobs; this
- * process evaluates files. The figures are the same. */
+/* coppice eval with --ensemble, --average or --members-from: evaluates the average of thinned
+ * networks, or of separately trained networks, on the test set. Jobs of a coordinator are evaluated
+ * on its pool, files in this process. Both ways give the same figures. */
 #include "client/evaluate/ensemble.h"
 
 #include <stdio.h>
@@ -42,7 +42,7 @@ static cop_err read_counts(const char *text, uint32_t *counts, uint32_t *count, 
     return kept ? COP_OK : cop_fail(error, COP_ERR_USAGE, "--ensemble is empty");
 }
 
-/* Parses --average and --ensemble: the average, and the numbers of members to report. */
+/* Parses --average, the kind of average, and --ensemble, the numbers of members to report. */
 static cop_err read_members(cli_ensemble *v, cop_error *error) {
     const cli_options *o = v->options;
     v->average = COP_AVERAGE_ARITHMETIC;

@@ -45,9 +45,9 @@ static cop_err write_onnx(const cli_model *m, const char *path, cop_error *error
     return e;
 }
 
-/* Writes the weights, then the Python file that loads them; on failure the caller removes the
- * latter. A weights file without its Python file is not from an earlier export, and the user did
- * not name it, so it is not overwritten. */
+/* Writes the weights to `weights`, then the Python file that loads them to `path`. On failure the
+ * caller removes the Python file. If `weights` exists without the Python file, it is not from an
+ * earlier export. The user has not named it with -o, so it is not overwritten. */
 static cop_err write_both(const cli_model *m, const char *text, const char *path,
                           const char *weights, cop_error *error) {
     const bool replaced = cop_file_exists(weights);
@@ -84,9 +84,10 @@ static cop_err write_torch(const cli_model *m, const char *path, cop_error *erro
 }
 
 typedef struct export_format {
-    const char *name, *ending; /* extension of a file that selects this format without --format */
+    const char *name;   /* as in --format */
+    const char *ending; /* a file name with this extension selects the format without --format */
     cop_err (*write)(const cli_model *model, const char *path, cop_error *error);
-    bool by_layers; /* written layer by layer; each layer can add a note */
+    bool by_layers; /* the layers write themselves; print_differences then prints their notes */
 } export_format;
 
 static const export_format formats[] = {
@@ -117,7 +118,7 @@ static cop_err choose(const cli_options *options, const export_format **out, cop
                     nearest ? "\"?" : "");
 }
 
-/* Prints to standard error how the results of the file differ from coppice's. */
+/* Prints to standard error how the exported layers compute differently from coppice. */
 static void print_differences(const cop_model *model) {
     for (int i = 0; i < cop_model_layer_count(model); i++) {
         const cop_layer *layer = cop_model_layer(model, i);

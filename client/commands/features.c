@@ -10,13 +10,13 @@
 #include "common/base/str.h"
 #include "common/ensemble/features.h"
 
-#define COLUMNS   125   /* samples at a time */
-#define UNITS_MAX 8192  /* limit for statistics of pairs: 512 MB of products */
+#define COLUMNS   125   /* samples per pass */
+#define UNITS_MAX 8192  /* maximum units: the products of all pairs of units take 512 MB */
 #define TILES_MAX 16384 /* maximum rows of a drawn weight matrix */
 
 /* ---- the layer ---- */
 
-/* The layer's weight; NULL: it has none. */
+/* The weight matrix of a layer. NULL: it has none. */
 static const cop_parameter *weight_of(const cop_model *model, const cop_layer *layer) {
     for (int i = 0; i < layer->parameter_count; i++) {
         const cop_parameter *p = cop_model_parameter(model, layer->parameter_first + i);
@@ -48,11 +48,12 @@ static cop_err fail_layer(const cop_model *model, int64_t index, cop_error *erro
 static const cop_layer *first_with_weights(const cop_model *model) {
     for (int i = 0; i < cop_model_layer_count(model); i++)
         if (weight_of(model, cop_model_layer(model, i))) return cop_model_layer(model, i);
-    return NULL; /* a model always has a layer with weights */
+    return NULL; /* not reached: a model always has a layer with weights */
 }
 
-/* The image that a row of the weight matrix sees: the shape of the layer's input before a flatten
- * layer or the model flattened it. False: the input is not an image. */
+/* The shape of the input that a row of the weight matrix sees. If the input was an image that a
+ * flatten layer or the model has flattened, this is the shape of the image, of rank 3. If the rank
+ * of the result is not 3, the input was not an image. */
 static cop_shape seen_shape(const cop_model *model, const cop_layer *layer,
                             const cop_data_part *part) {
     cop_shape shape = layer->in;
@@ -83,7 +84,7 @@ static cop_err draw(const cli_model *m, const cop_layer *layer, const cop_data_p
         tiles.channels = shape.dims[0];
         tiles.height = shape.dims[1];
         tiles.width = shape.dims[2];
-    } else { /* nearly square */
+    } else { /* not an image: the weights of a row are drawn as a tile that is nearly square */
         tiles.width = (int)ceil(sqrt(p->cols));
         tiles.height = (p->cols + tiles.width - 1) / tiles.width;
         tiles.missing = tiles.width * tiles.height - p->cols;
@@ -103,7 +104,8 @@ typedef struct watcher {
     cop_features *features;
 } watcher;
 
-/* The number of units in a layer's output, and of values per unit. */
+/* Returns the number of units in a layer's output. *places becomes the number of values per unit:
+ * the positions of a channel, otherwise 1. */
 static int units_of(const cop_layer *layer, int *places) {
     const int size = (int)cop_shape_size(&layer->out);
     const int units = layer->out.rank == 3 ? layer->out.dims[0] : size;
@@ -140,13 +142,14 @@ static void run_samples(cop_pass *pass, const cli_model *m, const cop_data_part 
     }
 }
 
-/* The statistics of a layer, and the progress line of measuring them. */
+/* The statistics of a layer, and the progress of their measurement. */
 typedef struct measurement {
     cli_progress progress;
     cop_feature_figures figures;
 } measurement;
 
-/* Measures the activations after the element-wise layer that follows, if any. */
+/* Measures the activations of a layer on the test part. If an element-wise layer such as relu
+ * follows, it measures the output of that layer. */
 static cop_err measure(measurement *to, const cli_model *m, const cop_data *data,
                        const cop_layer *layer, cop_error *error) {
     const cop_kernels *kernels;

@@ -15,9 +15,10 @@
 typedef struct printer {
     const cli_options *options;
     const char *what;
-    size_t epochs, evaluations; /* printed so far */
-    uint64_t step;              /* of the newest single step printed */
-    bool started;
+    size_t epochs;      /* number of epochs printed so far */
+    size_t evaluations; /* number of evaluations printed so far */
+    uint64_t step;      /* the newest single step printed so far */
+    bool started;       /* the head has been printed */
 } printer;
 
 /* ---- one line ---- */
@@ -84,7 +85,8 @@ static void print_until(printer *p, const coord_history *h, uint64_t until) {
     }
 }
 
-/* Prints single steps, which only --csv and --json show, with the other rows in between. */
+/* Prints the single steps that have not been printed yet, and in between the epochs and
+ * evaluations, ordered by step. Only --csv and --json show single steps. */
 static cop_err print_steps(printer *p, const coord_history *h, cop_error *error) {
     for (;;) {
         coord_history page;
@@ -115,7 +117,8 @@ static cop_err print_new(printer *p, cop_error *error) {
 
 /* ---- following ---- */
 
-/* A run that has not ended holds the lock of its folder. */
+/* Finds out whether a job or run has ended. A run that has not ended holds the lock of its
+ * folder. */
 static cop_err has_ended(const cli_options *options, const char *what, bool *ended,
                          cop_error *error) {
     int lock;

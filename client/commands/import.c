@@ -10,14 +10,16 @@
 #include "common/base/hash.h"
 #include "common/interchange/import.h"
 
-/* A run folder that is being written: its paths, and whether it existed before. */
+/* A run folder that is being written. */
 typedef struct new_folder {
     const char *path;
-    char *job, *checkpoints;
-    bool existed;
+    char *job;         /* path of its job.yaml */
+    char *checkpoints; /* path of its folder `checkpoints` */
+    bool existed;      /* the folder existed before this command */
 } new_folder;
 
-/* Writes job.yaml and a checkpoint of step 0, from which `run --resume` starts. */
+/* Writes job.yaml, and a checkpoint of step 0 with the imported weights. `run --resume` can start
+ * from this checkpoint. */
 static cop_err fill_folder(const new_folder *f, const cop_job *job, const float *flat,
                            cop_error *error) {
     COP_ASSERT(f->job && f->checkpoints);
@@ -33,7 +35,7 @@ static cop_err fill_folder(const new_folder *f, const cop_job *job, const float 
     return e;
 }
 
-/* Removes what this command wrote. */
+/* Removes from the folder what this command wrote; the folder too if it did not exist before. */
 static void undo_folder(const new_folder *f) {
     if (!f->existed) {
         cop_folder_remove(f->path, NULL);
@@ -76,7 +78,8 @@ static cop_err write_all(const cli_options *options, const cop_job *job, const f
     unsigned char digest[32];
     char hex[65];
     const bool replaced = options->output && cop_file_exists(options->output);
-    /* Before the file is written: a refused folder must not cost an older file. */
+    /* The folder is checked before -o is written. Otherwise the command could replace an older file
+     * and then fail because of the folder. */
     if (options->out && cli_run_folder_check_free(options->out, error))
         return cop_error_prefix(error, "--out");
     COP_TRY(cop_model_digest(job->model, flat, digest, error));

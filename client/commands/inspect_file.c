@@ -14,7 +14,7 @@ static void measure_f32(const cop_tensor_entry *t, Coppice__Api__InspectTensor *
     double sum = 0, squares = 0;
     if (strcmp(t->dtype, "F32") != 0 || !count) return;
     for (size_t i = 0; i < count; i++) {
-        float value; /* the file may be unaligned */
+        float value; /* a copy, because the tensor in the file may not be aligned */
         memcpy(&value, (const char *)t->data + i * sizeof value, sizeof value);
         sum += value;
         squares += (double)value * value;
@@ -93,7 +93,8 @@ static cop_err print_file_json(const cop_safetensors *file, const char *path, co
     return ok ? COP_OK : cop_no_memory(error);
 }
 
-/* A file from `replay` records its step and shard in the metadata. */
+/* Prints the tensors of a file. For a file from `replay` it also prints the step and shard, which
+ * are in the metadata. */
 static cop_err inspect_file(const cop_safetensors *file, const cli_options *options,
                             cop_error *error) {
     const char *step = cop_safetensors_metadata(file, "coppice.step"),

@@ -1,5 +1,5 @@
-/* coppice jobs, status, watch, cancel, pause, resume, rm, logs, workers, drain: requests about a
- * coordinator's jobs and workers. */
+/* coppice jobs, status, watch, cancel, pause, resume, rm, logs, workers and drain: the commands
+ * about a coordinator's jobs and workers. */
 #include <stdio.h>
 #include <string.h>
 #include <strings.h>
@@ -41,7 +41,7 @@ static bool is_waiting(const Coppice__Api__JobStatus *s) {
     return s->waiting_for && *s->waiting_for;
 }
 
-/* The table has the column WAITS FOR only if at least one job waits. */
+/* Prints the table of jobs. It has the column WAITS FOR only if at least one job waits. */
 static cop_err print_jobs(const Coppice__Api__ListJobsAnswer *answer, cop_error *error) {
     bool waiting = false;
     for (size_t i = 0; i < answer->n_jobs; i++) waiting = waiting || is_waiting(answer->jobs[i]);
@@ -77,7 +77,7 @@ static cop_err print_jobs(const Coppice__Api__ListJobsAnswer *answer, cop_error 
 }
 
 #define WORKER_COLUMNS 8
-#define PAGES_MAX      64 /* maximum pages of a list of jobs */
+#define PAGES_MAX      64 /* maximum pages that a list of jobs consists of */
 
 static cop_err print_workers(const Coppice__Api__ListWorkersAnswer *answer, cop_error *error) {
     int rows = (int)answer->n_workers + 1;
@@ -120,21 +120,23 @@ static cop_err print_workers(const Coppice__Api__ListWorkersAnswer *answer, cop_
     return complete ? COP_OK : cop_no_memory(error);
 }
 
-/* The whole list. It arrives in pages, which own the rows. */
+/* The list of all jobs. The coordinator sends it in pages. */
 typedef struct job_list {
-    ProtobufCMessage *pages[PAGES_MAX];
+    ProtobufCMessage *pages[PAGES_MAX]; /* own the status of each job */
     size_t page_count;
-    Coppice__Api__ListJobsAnswer all;
+    Coppice__Api__ListJobsAnswer all; /* its array of pointers is owned, the jobs are not */
 } job_list;
 
-/* Applies the filters again: an older coordinator ignores them. */
+/* True: the job passes the filters --name and --state. The coordinator applies these too, but an
+ * older one ignores them. */
 static bool matches_filters(const cli_options *options, const Coppice__Api__JobStatus *s) {
     return (!options->name || (s->name && strcmp(s->name, options->name) == 0)) &&
            (!options->state || strcasecmp(cli_state_name(s->state), options->state) == 0);
 }
 
-/* Appends a page, which the list then owns. *more: there may be another page. A coordinator from
- * before paging sends the first page again. */
+/* Appends a page, which the list then owns. *more becomes true if there may be another page. An
+ * older coordinator knows no pages and sends the same jobs again. Then no jobs are added, and *more
+ * becomes false. */
 static cop_err add_page(job_list *list, ProtobufCMessage *message, bool *more, cop_error *error) {
     const Coppice__Api__ListJobsAnswer *page = (const Coppice__Api__ListJobsAnswer *)message;
     Coppice__Api__ListJobsAnswer *all = &list->all;
@@ -325,7 +327,9 @@ cop_err cli_logs(const cli_options *options, cop_error *error) {
         if (e) break;
         cli_patience_renew(&patience);
         const Coppice__Api__LogsAnswer *logs = (const Coppice__Api__LogsAnswer *)answer;
-        if (logs->n_events && logs->last <= request.after) { /* it would be asked for ever */
+        /* Without this check, the client would ask for ever if the same lines came again and
+         * again. */
+        if (logs->n_events && logs->last <= request.after) {
             e = cop_fail(error, COP_ERR_PROTOCOL, "the coordinator sent lines of the log again");
             cop_proto_free(answer);
             break;

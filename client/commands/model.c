@@ -1,5 +1,5 @@
-/* coppice eval, digest, and inspect for models: commands for trained weights from a file, a run
- * folder or a coordinator's job. */
+/* coppice eval, coppice digest, and coppice inspect for models: commands for trained weights from a
+ * file, a run folder or a coordinator's job. */
 #include <math.h>
 #include <stdio.h>
 #include <string.h>
@@ -36,7 +36,8 @@ cop_err cli_model_open(const char *path, cli_model *out, cop_error *error) {
     return e;
 }
 
-/* Fetches the bytes of a job's model.safetensors from the coordinator. */
+/* Fetches the model file of the job positional[0] from the coordinator. The caller owns one
+ * reference to *bytes. */
 static cop_err fetch_model(const cli_options *options, cop_buffer **bytes, char digest[65],
                            uint64_t *step, cop_error *error) {
     Coppice__Api__ExportModelRequest request = COPPICE__API__EXPORT_MODEL_REQUEST__INIT;
@@ -148,8 +149,8 @@ static cop_err eval_on_pool(const cli_options *options, cop_error *error) {
     return e;
 }
 
-/* Returns the evaluation at the end of the job if it used the test part; otherwise the pool
- * evaluates. */
+/* Prints the evaluation that the job made at its end. If there is none, or if it did not use the
+ * test part, the weights are now evaluated on the pool. */
 static cop_err eval_job(const cli_options *options, cop_error *error) {
     Coppice__Api__EvaluateRequest request = COPPICE__API__EVALUATE_REQUEST__INIT;
     ProtobufCMessage *answer = NULL;
@@ -181,7 +182,8 @@ static cop_err eval_job(const cli_options *options, cop_error *error) {
     return e;
 }
 
-/* Evaluates in this process: a file, or a job whose weights the coordinator sends. */
+/* Evaluates positional[0] in this process. It is a path, or a job, whose weights are fetched from
+ * the coordinator. */
 static cop_err eval_here(const cli_options *options, cop_error *error) {
     cli_model m;
     cop_data *data = NULL;
@@ -303,7 +305,7 @@ static cop_err print_model_json(const cli_model *m, const char *path, cop_error 
     return ok ? COP_OK : cop_no_memory(error);
 }
 
-/* Prints nothing if the classes have no names. */
+/* Prints the names of the classes. Prints nothing if they have no names. */
 static void print_classes(const cop_job *job) {
     const Coppice__Pinned *p = job->message->pinned;
     char name[64];

@@ -8,7 +8,8 @@
 #include "common/nn/thin.h"
 #include "common/wire/codec.h"
 
-/* How a layer behaves in the two modes, in words; "-": the same in both. */
+/* Describes how a layer behaves in train mode and in eval mode. Both texts are "-" if it behaves
+ * the same in both modes. */
 static void describe_modes(const cop_layer *layer, char train[COP_MODE_TEXT],
                            char eval[COP_MODE_TEXT]) {
     snprintf(train, COP_MODE_TEXT, "-");
@@ -16,8 +17,8 @@ static void describe_modes(const cop_layer *layer, char train[COP_MODE_TEXT],
     if (layer->ops->modes) layer->ops->modes(layer, train, eval);
 }
 
-/* The fraction of each layer's weights that a thinned ensemble member multiplies (nn/thin.h); 1:
- * all. Returns true if any fraction is below 1. */
+/* Finds for each layer the fraction of its weights with which a thinned ensemble member computes
+ * (common/nn/thin.h). 1 means all weights. Returns true if any fraction is below 1. */
 static bool find_member_shares(const cop_job *job, double shares[COP_LAYERS_MAX]) {
     cop_thin_sides sides[COP_LAYERS_MAX];
     bool any = false;
@@ -31,7 +32,7 @@ static bool find_member_shares(const cop_job *job, double shares[COP_LAYERS_MAX]
     return any;
 }
 
-/* As text; "-": as in the other modes. */
+/* Describes how an ensemble member runs a layer. "-": with all weights. */
 static void describe_member(double share, char text[COP_MODE_TEXT]) {
     if (share < 1)
         snprintf(text, COP_MODE_TEXT, "thin: %.2g of the weights", share);
@@ -50,13 +51,13 @@ static uint64_t layer_weights(const cop_model *model, const cop_layer *layer) {
 
 #define PARTS 3
 
-/* What `plan` shows of a job. */
+/* A job and what `plan` shows of it. */
 typedef struct plan {
     const cop_job *job;
     const cop_data *data;
     int workers;
     cop_plan_figures figures;
-    /* samples per class in the training, validation and test part */
+    /* the samples per class in the training, validation and test part, in this order */
     Coppice__Api__InspectPart part[PARTS], *table[PARTS];
     cop_job_value_ranges values;
 } plan;
@@ -97,7 +98,8 @@ static cop_err count_parts(plan *p, cop_error *error) {
 
 #define CLASSES_SHOWN 20
 
-/* Prints one line per class, or for many classes only the range of their sizes. */
+/* Prints one line per class. If there are more than CLASSES_SHOWN classes, prints only the smallest
+ * and the largest number of samples per class. */
 static void print_parts(const plan *p) {
     const size_t classes = p->part[0].n_per_class;
     const char *cells[(CLASSES_SHOWN + 1) * (PARTS + 1)] = {"CLASS", "TRAINING", "VALIDATION",
@@ -171,7 +173,7 @@ static const char *normalize_name(const cop_job *job) {
         return "unit";
     case COPPICE__DATA__NORMALIZE__STANDARD:
         return "standard";
-    default: /* `auto` has been resolved */
+    default: /* `auto` does not occur: it has been resolved */
         return "none";
     }
 }
@@ -230,7 +232,7 @@ static cop_err print_plan(const plan *p, cop_error *error) {
     return COP_OK;
 }
 
-/* Prints the plan as JSON. The strings live in the job or in `text`. */
+/* Prints the plan as JSON. The strings of the message belong to the job or to local buffers. */
 static cop_err print_plan_json(plan *p, cop_error *error) {
     const cop_job *job = p->job;
     const cop_plan_figures *f = &p->figures;

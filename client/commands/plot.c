@@ -13,11 +13,13 @@
 
 enum { LINES_MAX = 2 * CLI_POSITIONAL_MAX };
 
-/* The history of one argument as columns. */
+/* The history of one argument, and its figures as columns for a chart. */
 typedef struct curve {
     char name[COP_NAME_MAX];
     coord_history history;
-    double *columns; /* columns of the epochs and of the evaluations: step, loss, error */
+    /* Steps, losses and errors (in percent) of all epochs, then those of all evaluations. Each of
+     * the six columns is contiguous. */
+    double *columns;
 } curve;
 
 static void free_curves(curve *curves, int count) {
@@ -47,7 +49,8 @@ static cop_err make_columns(curve *c, cop_error *error) {
 
 /* ---- drawing ---- */
 
-/* Fills the lines of one chart with column 1 (loss) or 2 (error) of all curves. */
+/* Makes the lines of one chart from all curves. `column` selects what they show: 1 the loss, 2 the
+ * error. Returns the number of lines. */
 static size_t make_lines(const curve *curves, int count, size_t column, cli_series *lines,
                          char (*names)[COP_NAME_MAX + 16]) {
     size_t used = 0;
@@ -73,7 +76,7 @@ static size_t make_lines(const curve *curves, int count, size_t column, cli_seri
     return used;
 }
 
-/* True: at least one curve has an error. Jobs without classes have none. */
+/* True: at least one curve has a classification error. Jobs without classes have none. */
 static bool has_errors(const curve *curves, int count) {
     for (int i = 0; i < count; i++) {
         const coord_history *h = &curves[i].history;

@@ -13,11 +13,12 @@
 #include "common/data/samples.h"
 #include "common/ensemble/ensemble.h"
 
-#define CELL 96 /* maximum bytes of a class name in the table */
+#define CELL 96 /* maximum bytes of a cell of the table */
 
 /* ---- options ---- */
 
-/* Checks the options, before any file is read. */
+/* Checks the options before any file is read. *members becomes the number of members of --ensemble,
+ * or 0 without --ensemble. */
 static cop_err check_options(const cli_options *o, uint32_t *members, cop_error *error) {
     int64_t count = 0;
     if (!o->input)
@@ -89,7 +90,7 @@ static cop_err read_input(const cli_options *o, const cop_job *job, cop_data_sam
 
 /* ---- JSON: one line per sample ---- */
 
-/* Returns NULL if the classes have no names. */
+/* The name of a class. NULL: it has none, or `class` is -1. */
 static char *class_name(const cli_predictions *p, int32_t class) {
     const Coppice__Pinned *pinned = p->model->job->message->pinned;
     return class >= 0 && (size_t)class < pinned->n_class_names ? pinned->class_names[class] : NULL;
@@ -242,8 +243,8 @@ static const table_column columns[] = {
 };
 enum { COLUMN_COUNT = sizeof columns / sizeof *columns };
 
-/* Prints the samples with these numbers, in this order; `samples` NULL: the first `rows` samples.
- */
+/* Prints the table of the `rows` samples with the indices in `samples`, in this order. If `samples`
+ * is NULL, prints the first `rows` samples. */
 static cop_err print_table(const cli_predictions *p, const uint32_t *samples, uint32_t rows,
                            cop_error *error) {
     const table_column *used[COLUMN_COUNT];

@@ -19,8 +19,9 @@ static cop_err check_step(const cop_job *job, uint64_t trained, int64_t step, co
                     (unsigned long long)trained);
 }
 
-/* Loads the newest usable checkpoint of a run folder and trains up to the step before the requested
- * one, with a progress line. *began: the step from which it trained. */
+/* Trains up to the step before the one that --step names, and shows the progress. If `path` is a
+ * run folder, it starts from the newest usable checkpoint before that step. *began becomes the step
+ * that it started from. */
 static cop_err train_up_to(cop_replay *replay, const char *path, const cli_options *options,
                            uint64_t *began, cop_error *error) {
     const uint64_t step = (uint64_t)options->step;

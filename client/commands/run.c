@@ -1,4 +1,5 @@
-/* coppice run: a coordinator and workers in this process. The digest is the same as on a pool. */
+/* coppice run: trains with a coordinator and workers in this process. The digest of the weights is
+ * the same as if a pool had trained the job. */
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -12,8 +13,8 @@
 #include "coordinator/coordinator.h"
 #include "worker/worker.h"
 
-/* SIGINT, SIGTERM and SIGUSR1 (sent by Slurm) request a checkpoint and a clean end. A second SIGINT
- * ends the program immediately. */
+/* SIGINT, SIGTERM and SIGUSR1, which Slurm can send, ask for a checkpoint and a clean end. A SIGINT
+ * that follows one of these signals ends the program immediately. */
 static void on_signal(int number) {
     if (cli_interrupt_received() && number == SIGINT) cli_interrupt_end(number);
     cli_interrupt_note(number);
@@ -153,8 +154,8 @@ static void print_table(const run_state *s, const coord_progress *p) {
     cli_print_table(cells, (int)(sizeof cells / sizeof *cells / 2), 2, "ll");
 }
 
-/* Writes the command that continues this run. If the job file came from standard input, its only
- * copy is in the run folder. */
+/* Appends the command line that continues this run. If the job file came from standard input, the
+ * command names the copy in the run folder, which is the only one. */
 static void print_resume(const run_state *s, const cli_options *options, cop_str *out) {
     const char *job = options->positional[0];
     const bool piped = strcmp(job, "-") == 0;
@@ -170,7 +171,7 @@ static void print_resume(const run_state *s, const cli_options *options, cop_str
     cop_str_append(out, " --resume auto");
 }
 
-/* Prepares the sentence that a second SIGINT prints. */
+/* Sets the sentence that is printed if a second signal, SIGINT, ends the program. */
 static void prepare_interrupt(const run_state *s, const cli_options *options) {
     cop_str text = {0};
     cop_str_append(&text, "coppice run: interrupted again, stopping without a checkpoint; continue "
@@ -200,7 +201,8 @@ static cop_err finish(run_state *s, const cli_options *options, coord_progress *
                         strncmp(p->text, "training diverged", 17) == 0 ? COP_ERR_DIVERGED
                                                                        : COP_ERR_INTERNAL,
                         "job %s failed: %s", s->name, p->text);
-    /* A run shorter than the interval of progress reports has no rate yet, so the mean is used. */
+    /* A run that ended before the first progress report has no speed yet. Then the speed is the
+     * mean over the whole run. */
     if (p->samples_per_s <= 0 && p->seconds > 0)
         p->samples_per_s = (double)p->step * s->batch / p->seconds;
     if (p->text[0] && !options->quiet)
@@ -242,7 +244,7 @@ static cop_err train(run_state *s, const cli_options *options, cop_error *error)
     if (job->numerics == COP_NUMERICS_OPENBLAS)
         cop_numerics_fingerprint(job->numerics, s->numerics);
     s->batch = job->batch;
-    s->data = NULL; /* owned by the coordinator from here, on failure too */
+    s->data = NULL; /* coord_run_submit takes over the data and the job, on failure too */
     s->job = NULL;
     s->submitted_ns = cop_clock_ns();
     COP_TRY(coord_run_submit(s->coordinator, job, data, &run, error));

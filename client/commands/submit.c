@@ -16,8 +16,8 @@ static uint32_t chunk_count(size_t size) {
     return (uint32_t)((size + COP_CHUNK_SIZE - 1) / COP_CHUNK_SIZE);
 }
 
-/* Returns the SHA-256 of every chunk of the pack. Table and hashes are one block, which the caller
- * frees with cop_free. NULL: out of memory. */
+/* Returns the SHA-256 hashes of all chunks of the pack. The table and the hashes that it points to
+ * are one allocation, which the caller frees with cop_free. NULL: out of memory. */
 static ProtobufCBinaryData *hash_chunks(const cop_buffer *pack, uint32_t count) {
     COP_ASSERT(count >= 1 && count == chunk_count(pack->size));
     ProtobufCBinaryData *chunks = cop_alloc(count * (sizeof *chunks + 32));
@@ -82,7 +82,7 @@ static cop_err commit(cli_remote *remote, const cop_data *data, const char *dige
     return COP_OK;
 }
 
-/* Uploads the chunks of `data` that the coordinator does not have. */
+/* Uploads the data set, but only the chunks that the coordinator does not have. */
 static cop_err upload(cli_remote *remote, const cop_data *data, cop_error *error) {
     char digest[65];
     uint32_t count = chunk_count(data->pack->size);
@@ -113,8 +113,9 @@ static cop_err upload(cli_remote *remote, const cop_data *data, cop_error *error
 
 /* ---- submit ---- */
 
-/* Reads the job file from a file, standard input or an earlier job. `digest` becomes the digest of
- * the earlier job's data, which the coordinator has; otherwise "". */
+/* Reads the job file from a file, from standard input, or with --from from an earlier job or run,
+ * and applies --set. If --from names a job of the coordinator, `digest` becomes the digest of that
+ * job's data, which the coordinator has. Otherwise it becomes "". */
 static cop_err read_job(const cli_options *options, Coppice__Job **out, char digest[65],
                         cop_error *error) {
     cli_record record;
@@ -136,7 +137,7 @@ static cop_err read_job(const cli_options *options, Coppice__Job **out, char dig
     return e;
 }
 
-/* True: --from names a run folder, which records where the data were. */
+/* True: --from names a run folder. It records where the data were. */
 static bool is_from_run(const cli_options *options) {
     return options->from && !cli_is_job(options->from);
 }
@@ -162,7 +163,7 @@ static cop_err prepare_data(const cli_options *options, Coppice__Job **job, cop_
     cop_hex32((*data)->digest, digest);
     COP_TRY(cop_document_copy_job(*job, &as_written, error));
     cop_err e =
-        cop_job_create(*job, *data, &checked, error); /* errors of this job have line numbers */
+        cop_job_create(*job, *data, &checked, error); /* an error in *job has its line number */
     if (e) {
         cop_proto_free(&as_written->base);
         return e;
@@ -172,8 +173,8 @@ static cop_err prepare_data(const cli_options *options, Coppice__Job **job, cop_
     return COP_OK;
 }
 
-/* Makes the idempotency key. The coordinator takes a second submission with the same key for the
- * same job. */
+/* Makes the idempotency key: random, or the same for each submission with the same --once. If the
+ * coordinator receives the same key again, it does not accept a second job. */
 static void make_key(const cli_options *options, unsigned char key[16]) {
     unsigned char hash[32];
     if (!options->once) {
@@ -184,7 +185,8 @@ static void make_key(const cli_options *options, unsigned char key[16]) {
     memcpy(key, hash, 16);
 }
 
-/* Until the answer arrives, it is unknown whether the coordinator has accepted the job. */
+/* Sets the sentence for a signal that ends the command while it waits for the answer to its
+ * submission. It is then unknown whether the coordinator has accepted the job. */
 static void arm_submission(const cli_options *options) {
     cop_str text = {0};
     cop_str_append(&text, "coppice submit: interrupted: the coordinator may have accepted the job; "
@@ -238,7 +240,7 @@ static void print_accepted(const cli_options *options, uint64_t number) {
                                 : "the job is valid; nothing was submitted\n");
     else if (options->json && options->no_wait)
         cli_print("{\"job\":%llu}\n", (unsigned long long)number);
-    else if (!options->json) /* only the number, for scripts: job=$(coppice submit --no-wait ...) */
+    else if (!options->json) /* with --no-wait only the number, for scripts */
         cli_print(options->no_wait ? "%llu\n" : "job %llu\n", (unsigned long long)number);
     fflush(stdout);
 }

@@ -1,5 +1,5 @@
-/* Draws charts. See chart.h. Invariant: the position of a line depends only on its figures, never
- * on the metrics of a font. */
+/* Draws charts. See chart.h. Invariant: the position of a line depends only on the figures of the
+ * chart, never on the metrics of a font. */
 #include "client/draw/chart.h"
 
 #include <cairo-svg.h>
@@ -59,7 +59,8 @@ static void widen(range *r, double value) {
     r->max = fmax(r->max, value);
 }
 
-/* Adds room at both ends of the x axis for bars that are shifted sideways. */
+/* Widens the x axis at both ends if the chart has error bars, because bar_shift moves these to the
+ * side. */
 static void make_room(const cli_chart *chart, range *x) {
     bool bars = false;
     for (size_t n = 0; n < chart->count; n++)
@@ -70,7 +71,7 @@ static void make_room(const cli_chart *chart, range *x) {
     x->max = chart->log_x ? x->max * ratio : x->max + room;
 }
 
-/* Finds the ranges of both axes. False: no value can be drawn. */
+/* Finds the ranges of both axes. False: the chart has no point that can be drawn. */
 static bool measure(const cli_chart *chart, range *x, range *y) {
     *x = *y = (range){INFINITY, -INFINITY};
     for (size_t n = 0; n < chart->count; n++) {
@@ -84,7 +85,7 @@ static bool measure(const cli_chart *chart, range *x, range *y) {
         }
     }
     if (!(y->min <= y->max)) return false;
-    if (!(x->min <= x->max)) *x = (range){1, 2}; /* only horizontal lines */
+    if (!(x->min <= x->max)) *x = (range){1, 2}; /* all lines are horizontal */
     if (x->min == x->max) *x = (range){x->min * 0.5, x->max * 1.5 + (x->max == 0)};
     const double half = fmax(0.5, 1e-6 * fabs(y->min));
     if (y->min == y->max) *y = (range){y->min - half, y->max + half};
@@ -95,7 +96,8 @@ static bool measure(const cli_chart *chart, range *x, range *y) {
     return true;
 }
 
-/* Returns 1, 2 or 5 times a power of ten, for about `count` steps in `span`. */
+/* The distance between two ticks: 1, 2 or 5 times a power of ten, so that a range of the length
+ * `span` has at most `count` such distances. */
 static double nice_step(double span, int count) {
     COP_ASSERT(span > 0 && count > 0);
     const double raw = span / count, power = pow(10, floor(log10(raw)));
@@ -111,7 +113,7 @@ static size_t linear_ticks(const range *r, double out[TICKS_MAX]) {
     return count;
 }
 
-/* Ticks at 1, 2, 5, 10, 20 ..., or only at powers of ten if the range is wide. */
+/* Sets ticks at 1, 2 and 5 times powers of ten, or only at powers of ten if the range is wide. */
 static size_t log_ticks(const range *r, double out[TICKS_MAX]) {
     static const double units[] = {1, 2, 5};
     const bool few = r->max / r->min < 3000;
@@ -217,8 +219,8 @@ static void draw_marker(cairo_t *to, size_t number, double x, double y) {
     cairo_fill(to);
 }
 
-/* The shift of a line's bars to the right, in points. Without it, bars of several lines at one x
- * would hide each other. */
+/* How far the points and error bars of a line are moved to the right, in units of the drawing.
+ * Otherwise the bars of several lines at the same x would hide each other. */
 static double bar_shift(const cli_chart *chart, size_t number) {
     size_t before = 0, all = 0;
     COP_ASSERT(number < chart->count);
@@ -266,7 +268,7 @@ static void draw_points(const frame *f, const cli_series *s, size_t number, doub
     }
 }
 
-/* Draws a pale band with thin edges that are visible in print. */
+/* Draws a pale band, with thin dotted edges so that it is visible in print. */
 static void draw_band(const frame *f, const cli_series *s) {
     COP_ASSERT(s->level && s->count == 1 && s->deviation);
     const double *c = colors[s->color % COLORS];

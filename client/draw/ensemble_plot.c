@@ -13,7 +13,7 @@
 #include "common/base/limits.h"
 #include "common/wire/codec.h"
 
-#define RESULTS_MAX 64 /* in all files together */
+#define RESULTS_MAX 64 /* maximum results in all files together */
 
 typedef Coppice__Api__EnsembleResult result;
 typedef Coppice__Api__EnsembleFigures figures;
@@ -29,7 +29,7 @@ typedef struct sources {
     size_t count;
 } sources;
 
-/* One line of the chart: all results of one model with one kind of average. */
+/* One line of the chart. It shows all results of one model with one kind of average. */
 typedef struct curve {
     const source *first;
     char name[160];
@@ -44,7 +44,8 @@ static bool is_horizontal(const result *r) {
 
 /* ---- reading ---- */
 
-/* Checks that a result has what a chart needs. `place`: its file and line. */
+/* Checks that a result has all fields that a chart needs. `place` is its file and line, for the
+ * error. */
 static cop_err check_result(const result *r, const char *place, cop_error *error) {
     if (!r->average || !r->n_members || !r->has_samples)
         return cop_fail(error, COP_ERR_INPUT,
@@ -102,7 +103,8 @@ static cop_err read_file(const char *path, sources *all, cop_error *error) {
     return e;
 }
 
-/* Refuses results over different numbers of samples: their errors cannot be compared in a chart. */
+/* Refuses results that cover different numbers of samples, because their errors cannot be compared
+ * in one chart. */
 static cop_err check_same_samples(const sources *all, cop_error *error) {
     COP_ASSERT(all->count >= 1);
     const source *a = &all->list[0];
@@ -136,7 +138,8 @@ static bool same_curve(const result *a, const result *b) {
     return strcmp(a->average, b->average) == 0 && same_model(a, b);
 }
 
-/* Names a line, such as "arithmetic mean"; with several models, the file name comes first. */
+/* Gives a line its name, such as "arithmetic mean". With `with_file`, the name of the file comes
+ * first. */
 static void name_curve(curve *c, bool with_file) {
     const result *r = c->first->message;
     const char *slash = strrchr(c->first->file, '/');
@@ -154,7 +157,8 @@ static int by_members(const void *a, const void *b) {
     return (x->members > y->members) - (x->members < y->members);
 }
 
-/* Adds a row. It replaces an earlier row with the same number of members. */
+/* Adds a row to a line. If the line has a row with the same number of members, the new row replaces
+ * it. */
 static void add_row(curve *c, const figures *row) {
     for (size_t i = 0; i < c->count; i++)
         if (c->rows[i]->members == row->members) {

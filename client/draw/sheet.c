@@ -9,13 +9,14 @@
 #define CELL_GAP   4
 #define LABEL_ROOM 14
 
-/* The upper left corner of an image on a sheet, and its pixels per pixel of the sample. */
+/* Where and how large a sample is drawn on a sheet. */
 typedef struct place {
-    double x, y;
-    int scale;
+    double x, y; /* the upper left corner */
+    int scale;   /* side of the square that one pixel of the sample becomes */
 } place;
 
-/* Paints one sample as an opaque image: dark on white for one channel, colours for three. */
+/* Paints one sample as an opaque image. With one channel it is dark on white, with three channels
+ * in colour. */
 static void paint_sample(cairo_t *to, const cop_data_part *part, uint32_t index, place at) {
     COP_ASSERT(index < part->count && at.scale >= 1);
     int h = part->dims[1], w = part->dims[2], channels = part->dims[0];
@@ -90,7 +91,7 @@ cop_err cli_sheet_contact(const cop_data_part *part, int rows, int columns, cons
 /* ---- sheets with captions ---- */
 
 enum { CAPTION_WIDTH = 170, LINE_ROOM = 16, MARGIN = 12, IMAGE_WIDTH_MIN = 128, SIDE_MAX = 16384 };
-enum { PIXELS_PER_UNIT = 2 }; /* pixels in the file per unit of the layout */
+enum { PIXELS_PER_UNIT = 2 }; /* a unit of the layout is so many pixels of the file */
 
 typedef struct layout {
     int zoom, cell_width, cell_height, top, width, height;
@@ -148,7 +149,7 @@ static void paint_cell(cairo_t *to, const cli_sheet *s, const layout *l, uint32_
     cairo_rectangle(to, x - 0.25, y - 0.25, part->dims[2] * l->zoom + 0.5,
                     part->dims[1] * l->zoom + 0.5);
     cairo_stroke(to);
-    cairo_save(to); /* text that is too long is cut off */
+    cairo_save(to); /* for the clip below, which cuts off text that is too long */
     cairo_rectangle(to, x, below, width, s->lines * LINE_ROOM);
     cairo_clip(to);
     for (int i = 0; i < s->lines; i++)

@@ -16,7 +16,7 @@ static double largest_magnitude(const float *w, int count) {
     return max;
 }
 
-/* Maps [-scale, scale] to 0 .. 255. */
+/* Maps a value from [-scale, scale] to 0 to 255. If `scale` is 0, the result is the middle. */
 static uint32_t shade(double value, double scale) {
     const double unit = scale > 0 ? 0.5 + 0.5 * value / scale : 0.5;
     return (uint32_t)lrint(255 * (unit < 0 ? 0 : unit > 1 ? 1 : unit));

@@ -1,7 +1,8 @@
-/* Evaluates an ensemble in this process. A block is some members on one slice of samples. Threads
- * take blocks in order and compute their outputs. Each thread waits for its turn to add the outputs
- * to the running averages, so the members of a slice are added in ascending order. The figures
- * equal those of a pool, bit for bit. */
+/* Evaluates an ensemble in this process. A block is a few members on one slice of samples. The
+ * threads take blocks in order and compute the members' outputs. Then each thread waits until the
+ * preceding members of the slice have been added to the running averages, and adds its own. So the
+ * members of a slice are added in ascending order, and the figures equal those of a pool, bit for
+ * bit. */
 #include "client/evaluate/ensemble.h"
 
 #include <stddef.h>
@@ -14,9 +15,9 @@
 #include "common/ensemble/members.h"
 
 #define THREADS_MAX       256
-#define BLOCKS_PER_THREAD 4 /* minimum blocks per thread, to balance the load */
-#define BLOCKS_PER_SLICE  8 /* minimum blocks per slice, so that results appear gradually */
-#define BLOCK_MEMBERS_MAX 16
+#define BLOCKS_PER_THREAD 4  /* minimum blocks per thread, to balance the load */
+#define BLOCKS_PER_SLICE  8  /* minimum blocks per slice, so that results appear gradually */
+#define BLOCK_MEMBERS_MAX 16 /* maximum members per block */
 
 typedef struct evaluation {
     cli_ensemble *request;
@@ -26,13 +27,14 @@ typedef struct evaluation {
     const cop_data_part *part;
     cop_ensemble_slices *slices; /* the running averages of each slice */
     uint32_t members, slice_count;
-    uint32_t block_members, block_count; /* members per block; number of blocks */
+    uint32_t block_members; /* members per block; the last block of a slice may have fewer */
+    uint32_t block_count;   /* number of blocks in all slices together */
     uint32_t threads;
-    /* guarded by the mutex */
+    /* The mutex guards the fields from `done` to `failure`. */
     uv_mutex_t mutex;
     uv_cond_t turn;
-    uint32_t done;     /* blocks added */
-    uint32_t *reached; /* (slices) members added */
+    uint32_t done;     /* number of blocks added so far */
+    uint32_t *reached; /* [slice_count]: number of members added so far */
     cop_ensemble_figures figures[COP_ENSEMBLE_COUNTS_MAX];
     cop_error failure;
     cop_task task;         /* its parts are the blocks */
@@ -53,7 +55,7 @@ static cop_samples slice_samples(const evaluation *v, uint32_t slice) {
                          .rows = (const char *)v->part->samples + (size_t)first * v->part->stride};
 }
 
-/* The state of one thread: it runs one model at a time. */
+/* The state of one thread. It runs one model at a time. */
 typedef struct runner {
     cop_members *members;
     uint32_t model; /* the model that `members` belongs to */
@@ -109,7 +111,8 @@ static void print_ready_rows(evaluation *v) {
     cli_progress_show(&v->request->progress, (double)v->done / v->block_count, text);
 }
 
-/* Adds the outputs of a block, after the preceding members of the slice have been added. */
+/* Adds the outputs of a block to the averages of its slice. First waits until the preceding members
+ * of the slice have been added. */
 static void add(evaluation *v, const runner *r, uint32_t block) {
     const uint32_t slice = block % v->slice_count,
                    first = block / v->slice_count * v->block_members;
@@ -160,7 +163,7 @@ static cop_err run_threads(evaluation *v, cop_error *error) {
     if (!v->runner) return cop_no_memory(error);
     uv_mutex_init(&v->mutex);
     uv_cond_init(&v->turn);
-    /* If the threads cannot be started, this one computes everything. */
+    /* If the threads cannot be started, the calling thread computes everything. */
     if (v->threads > 1)
         (void)cop_thread_pool_create((int)v->threads - 1, cop_compute_thread_init, &pool, NULL);
     cop_compute_thread_init();

@@ -1,6 +1,6 @@
-/* Evaluations on a coordinator's pool. This program starts one under a random key and watches it. A
- * coordinator that restarts forgets its evaluations, so the program starts the evaluation again.
- * When the program ends, the coordinator drops the evaluation. */
+/* Evaluations on a coordinator's pool. The client starts an evaluation under a random key and
+ * watches it. A coordinator that restarts forgets its evaluations, so the client then starts the
+ * evaluation again. When the client no longer watches, the coordinator drops the evaluation. */
 #include <stdio.h>
 #include <string.h>
 
@@ -9,10 +9,10 @@
 #include "common/base/hash.h"
 #include "common/wire/codec.h"
 
-#define ATTEMPT_MS 5000 /* limit of one call; the coordinator may hold a watch for half of it */
-#define PAUSE_MS   200
-/* The minimum wait for a coordinator that answered before and may be restarting. A longer --timeout
- * extends it. */
+#define ATTEMPT_MS 5000 /* longest wait for one answer; cli_remote_hold derives from it */
+#define PAUSE_MS   200  /* pause before another attempt */
+/* How long to wait at least for a coordinator that has answered before, because it may be
+ * restarting. A longer --timeout extends this wait. */
 #define RESTART_WAIT_NS 60000000000u
 
 typedef struct pool_run {
@@ -21,10 +21,14 @@ typedef struct pool_run {
     cli_remote remote;
     Coppice__Api__StartEvaluationRequest request;
     unsigned char key[16];
-    uint64_t version, began_ns, last_answer_ns, idle_since_ns;
-    bool started, answered;
-    bool failed; /* the evaluation itself failed, so another attempt would fail too */
-    /* called with each answer; NULL: only the last one matters */
+    uint64_t version; /* of the last answer; the coordinator may hold a watch until it changes */
+    uint64_t began_ns;
+    uint64_t last_answer_ns; /* before the first answer: the same as began_ns */
+    uint64_t idle_since_ns;  /* when the pool was last known to have workers */
+    bool started;            /* the coordinator has accepted the evaluation */
+    bool answered;           /* the coordinator has answered at least once */
+    bool failed;             /* the evaluation has failed, so another attempt would fail too */
+    /* Called with each answer to a watch. NULL: no call. */
     void (*on_answer)(void *context, const Coppice__Api__WatchEvaluationAnswer *answer);
     void *context;
 } pool_run;
@@ -63,7 +67,7 @@ static void show(pool_run *r, const Coppice__Api__WatchEvaluationAnswer *a) {
     cli_progress_show(r->progress, a->blocks ? (double)a->done / (double)a->blocks : 0, text);
 }
 
-/* TIMEOUT: the pool has had no workers for the whole --timeout. */
+/* Checks that the pool has workers. TIMEOUT: it has had none for the time of --timeout. */
 static cop_err check_workers(pool_run *r, const Coppice__Api__WatchEvaluationAnswer *a,
                              cop_error *error) {
     const uint64_t now = cop_clock_ns();
@@ -90,7 +94,8 @@ static cop_err state_error(pool_run *r, const Coppice__Api__WatchEvaluationAnswe
     return COP_OK;
 }
 
-/* True: the call failed for a temporary reason, and the next attempt has been prepared. */
+/* Called after a failed call. True: the reason may be temporary, and the caller should try again
+ * after a pause. False: the caller should give up. */
 static bool may_try_again(pool_run *r, cop_err e, const cop_error *error) {
     const uint64_t silent = cop_clock_ns() - r->last_answer_ns;
     if (r->failed) return false;
@@ -103,7 +108,7 @@ static bool may_try_again(pool_run *r, cop_err e, const cop_error *error) {
         return true;
     }
     if (e == COP_ERR_BUSY &&
-        !r->started) { /* it is still being prepared, or too many are running */
+        !r->started) { /* the evaluation is being prepared, or too many others are running */
         cli_progress_show(r->progress, 0, error->text);
         r->answered = true;
         r->last_answer_ns = cop_clock_ns();
@@ -117,8 +122,8 @@ static bool may_try_again(pool_run *r, cop_err e, const cop_error *error) {
     return silent <= limit;
 }
 
-/* Makes one call and handles its answer. *final becomes the last answer when the evaluation has
- * completed. */
+/* Makes one call, a start or a watch, and handles its answer. When the evaluation has completed,
+ * *final becomes the answer, which the caller owns. */
 static cop_err advance(pool_run *r, ProtobufCMessage **final, cop_error *error) {
     ProtobufCMessage *answer = NULL;
     COP_ASSERT(!*final);
@@ -142,8 +147,8 @@ static cop_err advance(pool_run *r, ProtobufCMessage **final, cop_error *error) 
     return e;
 }
 
-/* Prints, on a signal, the command that starts the evaluation again: the coordinator drops an
- * evaluation that no client watches. */
+/* Makes a signal print the command line that starts the evaluation again. After the signal the
+ * coordinator drops the evaluation, because no client watches it. */
 static void arm_interrupt(const cli_options *options) {
     cop_str text = {0};
     cop_str_append(&text, "coppice eval: interrupted: the coordinator drops the evaluation; the "
@@ -162,8 +167,8 @@ static cop_err run(pool_run *r, ProtobufCMessage **final, cop_error *error) {
     COP_ASSERT(!r->started && r->request.n_jobs >= 1 && !*final);
     COP_TRY(cli_remote_open(r->options, &r->remote, error));
     arm_interrupt(r->options);
-    /* Each attempt has a short time limit, so that the progress line soon shows the wait for a
-     * coordinator that restarts. */
+    /* Each call has a short timeout, so that the progress line soon shows that the client waits for
+     * a coordinator that restarts. */
     if (r->remote.timeout_ms > ATTEMPT_MS) r->remote.timeout_ms = ATTEMPT_MS;
     cop_random_bytes(r->key, sizeof r->key);
     r->request.has_key = 1;

@@ -1,6 +1,6 @@
-/* Computes predictions. Threads take slices of the samples and run the members of a slice in
- * ascending order. The complete outputs of all samples may not fit in memory, so they are passed on
- * block by block; a block is several slices. See predict.h. */
+/* Computes predictions. See predict.h. The threads take slices of the samples. A thread runs the
+ * members on its slice in ascending order. The complete outputs of all samples may not fit in
+ * memory, so they are passed on block by block. A block is several slices. */
 #include "client/evaluate/predict.h"
 
 #include <math.h>
@@ -16,8 +16,8 @@
 #include "common/ensemble/members.h"
 #include "common/ensemble/moments.h"
 
-#define SLICE_CELLS (4u << 20) /* maximum outputs per slice */
-#define BLOCK_CELLS (16u << 20)
+#define SLICE_CELLS (4u << 20)  /* maximum outputs per slice, over all its samples */
+#define BLOCK_CELLS (16u << 20) /* maximum outputs per block */
 #define THREADS_MAX 256
 
 typedef struct run {
@@ -26,15 +26,18 @@ typedef struct run {
     const cop_kernels *kernels;
     const cop_model *model;
     size_t outputs;
-    uint32_t slice_samples, block_samples; /* samples per slice, per block */
-    uint32_t block_first;                  /* first sample of the current block */
-    uint32_t block_slices, total_slices;   /* slices in the current block; slices in total */
-    double *values, *deviations;           /* [block][outputs]; NULL: not requested */
-    atomic_uint not_finite; /* the lowest sample with a non-finite output; UINT32_MAX: none */
-    atomic_ullong done;
+    uint32_t slice_samples; /* samples per slice */
+    uint32_t block_samples; /* samples per block */
+    uint32_t block_first;   /* index of the first sample of the current block */
+    uint32_t block_slices;  /* slices in the current block */
+    uint32_t total_slices;  /* slices in all blocks together */
+    double *values;         /* [block_samples][outputs]; NULL: not requested */
+    double *deviations;     /* [block_samples][outputs]; NULL: not requested */
+    atomic_uint not_finite; /* first sample with an output that is not finite; UINT32_MAX: none */
+    atomic_ullong done;     /* how often a member has been run on a slice */
     uv_mutex_t progress_mutex;
     cli_progress progress;
-    cop_task task; /* its parts are the slices of the present block */
+    cop_task task; /* its parts are the slices of the current block */
     struct worker *workers;
 } run;
 
@@ -42,10 +45,10 @@ typedef struct run {
 typedef struct worker {
     run *run;
     cop_members *members;
-    cop_ensemble *ensemble; /* for class probabilities */
-    cop_moments *moments;   /* else for plain outputs */
+    cop_ensemble *ensemble; /* for class probabilities; NULL: the outputs are plain */
+    cop_moments *moments;   /* for plain outputs; NULL: the outputs are class probabilities */
     cop_ensemble_opinion *opinions;
-    float *logits; /* [outputs][slice] */
+    float *logits; /* [outputs][slice_samples] */
 } worker;
 
 bool cli_predicts_classes(const cop_model *model) {
@@ -73,7 +76,8 @@ static void note_not_finite(run *r, uint32_t sample) {
         continue;
 }
 
-/* Runs one member, or the whole network, on the samples of a slice. Fills w->logits. */
+/* Runs one member, or the whole network if there is no ensemble, on the samples of a slice. Fills
+ * w->logits. */
 static void run_network(worker *w, uint32_t first, uint32_t count, uint32_t member) {
     run *r = w->run;
     const cop_job *job = r->request->model->job;
@@ -93,8 +97,8 @@ static void run_network(worker *w, uint32_t first, uint32_t count, uint32_t memb
             if (!isfinite(w->logits[k * r->slice_samples + c])) note_not_finite(r, first + c);
 }
 
-/* Inserts a class into the list of the most probable ones. Among equal values the lower class comes
- * first. */
+/* Inserts a class into the list of the most probable classes, if it is one of them. The classes
+ * must be inserted in ascending order. Among equal values the lower class comes first. */
 static void insert_class(cli_prediction *p, int32_t index, double value) {
     int at = p->shown_count;
     COP_ASSERT(at >= 0 && at <= CLI_SHOWN);
@@ -171,7 +175,7 @@ static void run_slice(worker *w, uint32_t number) {
         cop_moments_begin(w->moments, (int)count);
     for (uint32_t m = 0; m < members; m++) {
         if (atomic_load(&r->not_finite) < first)
-            return; /* the run fails at an earlier sample anyway */
+            return; /* the run will fail because of an earlier sample */
         run_network(w, first, count, m);
         if (w->ensemble)
             cop_ensemble_add(w->ensemble, w->logits, (int)r->slice_samples);
@@ -236,7 +240,7 @@ static cop_err run_blocks(run *r, int64_t threads, cop_error *error) {
     r->workers = cop_alloc_array((size_t)threads, sizeof *r->workers);
     if (!r->workers) return cop_no_memory(error);
     for (int64_t i = 0; i < threads && !e; i++) e = open_worker(&r->workers[i], r, error);
-    /* If the threads cannot be started, this one computes everything. */
+    /* If the threads cannot be started, the calling thread computes everything. */
     if (threads > 1)
         (void)cop_thread_pool_create((int)threads - 1, cop_compute_thread_init, &pool, NULL);
     cop_compute_thread_init();
@@ -252,8 +256,8 @@ static cop_err run_blocks(run *r, int64_t threads, cop_error *error) {
     return e;
 }
 
-/* Chooses the samples per slice and per block: enough slices for all threads, within the memory
- * limits. Returns the number of threads to use. */
+/* Chooses how many samples a slice and a block have: few enough that all threads get a slice and
+ * that the limits are kept. Returns the number of threads to use. */
 static int64_t divide(run *r) {
     const uint32_t count = r->request->samples->part.count;
     int64_t threads =

@@ -56,7 +56,7 @@ cop_err cli_uncertain_check(const cli_predictions *p, cop_error *error) {
     return COP_OK;
 }
 
-/* Maps floats to grey levels, from the smallest value drawn (0) to the largest (255). */
+/* Maps floats to bytes: the smallest of the `count` values to 0, the largest to 255. */
 static void shade(const float *from, size_t count, uint8_t *to) {
     float min = from[0], max = from[0];
     for (size_t i = 1; i < count; i++) {
@@ -68,7 +68,7 @@ static void shade(const float *from, size_t count, uint8_t *to) {
         to[i] = (uint8_t)lrint(255 * ((double)from[i] - (double)min) / range);
 }
 
-/* Copies the images of the chosen samples into *out as bytes. The caller frees *pixels with
+/* Copies the images of the chosen samples into *out as bytes. The caller frees out->samples with
  * cop_free, on failure too. */
 static cop_err copy_images(const cli_predictions *p, const uint32_t *samples, uint32_t count,
                            cop_data_part *out, cop_error *error) {

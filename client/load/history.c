@@ -11,8 +11,8 @@
 
 /* ---- a run folder ---- */
 
-/* Fails because `what` has no metrics.sqlite. If it is a file in a run folder, the error names the
- * folder. */
+/* Sets and returns the error for `what`, which is not a run folder, because it has no
+ * metrics.sqlite. If it is a file in a run folder, the error names that folder. */
 static cop_err fail_no_run(const char *what, cop_error *error) {
     const bool file = !cop_folder_exists(what) && cop_file_exists(what);
     char *folder = cop_strdup(what), *slash = folder ? strrchr(folder, '/') : NULL, *inside = NULL;
@@ -65,8 +65,8 @@ static cop_err copy_points(Coppice__Api__HistoryPoint *const *points, size_t cou
     return COP_OK;
 }
 
-/* The steps ascend, all after the step `after`. A coordinator that repeats a page would be asked
- * for ever. */
+/* Checks that all steps are after the step `after` and that they ascend. Otherwise the client would
+ * ask for ever if a coordinator sent the same page again and again. */
 static cop_err check_steps(const Coppice__Api__HistoryAnswer *a, uint64_t after, cop_error *error) {
     for (size_t i = 0; i < a->n_steps; i++) {
         if (a->steps[i]->step <= after)
@@ -90,8 +90,8 @@ static cop_err copy_answer(const Coppice__Api__HistoryAnswer *a, coord_history *
     return e;
 }
 
-/* Sends *request about the job with this number or name, after filling in its number. The caller
- * frees *answer with cop_proto_free. */
+/* Fills the number of a job into *request, and sends the request. `job` is the number or name of
+ * the job. The caller frees *answer with cop_proto_free. */
 static cop_err ask_job(const cli_options *options, const char *job,
                        Coppice__Api__HistoryRequest *request, ProtobufCMessage **answer,
                        cop_error *error) {
@@ -192,7 +192,7 @@ static cop_err record_of_run(const cli_options *options, const char *folder, cli
     char *path = cop_path_join(folder, "job.yaml");
     cop_err e = path ? cop_document_read_job(path, &out->job, error) : cop_no_memory(error);
     cop_free(path);
-    if (e || cli_model_open(folder, &model, NULL)) return e; /* the run has no checkpoint yet */
+    if (e || cli_model_open(folder, &model, NULL)) return e; /* OK: no checkpoint yet */
     out->step = model.step;
     snprintf(out->digest, sizeof out->digest, "%s", model.digest);
     snprintf(out->state, sizeof out->state, "%s",

@@ -36,20 +36,20 @@ static bool has(const char *folder, const char *name) {
     return exists;
 }
 
-/* True: a run creates entries of this name in its folder `checkpoints`. */
+/* True: this is a name that a run gives to a file or folder in its folder `checkpoints`. */
 static bool is_checkpoint_entry(const char *name) {
     static const char *const others[] = {"latest", "best", "writing"};
     if (strncmp(name, "step-", 5) == 0) return !name[5 + strspn(name + 5, "0123456789")];
     for (size_t i = 0; i < sizeof others / sizeof *others; i++) {
         const size_t length = strlen(others[i]);
         if (strncmp(name, others[i], length) != 0) continue;
-        if (!name[length] || name[length] == '.') return true; /* a file that is being written */
+        if (!name[length] || name[length] == '.') return true; /* '.': while it is being written */
     }
     return false;
 }
 
-/* True: `checkpoints` is a folder with nothing but checkpoints, or empty. Other programs use the
- * same name. */
+/* True: `checkpoints` is a folder that is empty or contains only what runs write into it. Other
+ * programs also create folders with the name `checkpoints`. */
 static bool has_own_checkpoints(const char *folder) {
     char *path = cop_path_join(folder, "checkpoints"), **names = NULL;
     size_t count = 0;
@@ -60,8 +60,9 @@ static bool has_own_checkpoints(const char *folder) {
     return own;
 }
 
-/* Classifies a folder. *name: a file that a run would replace, or NULL. A run creates `checkpoints`
- * before any other file. */
+/* Finds out what a folder contains. If a run would replace an entry of the folder, *name is its
+ * name, otherwise NULL. A run creates `checkpoints` before its files, so a folder with such files
+ * but without `checkpoints` or metrics.sqlite does not belong to a run. */
 static folder_content classify(const char *folder, const char **name) {
     *name = NULL;
     for (size_t i = 0; i < RUN_FILES && !*name; i++)
@@ -72,7 +73,7 @@ static folder_content classify(const char *folder, const char **name) {
     return has(folder, "metrics.sqlite") ? FOLDER_HAS_RUN : FOLDER_HAS_FOREIGN;
 }
 
-/* True: there is a checkpoint to continue from. */
+/* True: the run folder has a checkpoint from which training can continue. */
 static bool has_checkpoint(const char *folder) {
     char *path = cop_path_join(folder, "checkpoints"), **names = NULL;
     size_t count = 0;
@@ -90,7 +91,7 @@ static bool has_checkpoint(const char *folder) {
 static cop_err create_and_lock(const char *path, cli_run_folder *out, cop_error *error) {
     *out = (cli_run_folder){.path = cop_strdup(path), .lock = -1};
     cop_err e = out->path ? cop_folder_create(path, error) : cop_no_memory(error);
-    if (e == COP_ERR_EXISTS) e = error->code = COP_ERR_INPUT; /* a file has this name */
+    if (e == COP_ERR_EXISTS) e = error->code = COP_ERR_INPUT; /* `path` is a file */
     if (!e) e = cop_folder_lock(path, &out->lock, error);
     if (e == COP_ERR_EXISTS)
         cop_fail(error, e, "another run is writing to %s: choose another folder with --out", path);
@@ -120,7 +121,7 @@ cop_err cli_run_folder_check_free(const char *path, cop_error *error) {
     return COP_OK;
 }
 
-/* Takes the folder that the user named. */
+/* Creates and locks the folder that the user named, and checks that this run may use it. */
 static cop_err take_named(const cli_options *options, const char *path, cli_run_folder *out,
                           cop_error *error) {
     const char *name;
@@ -138,7 +139,8 @@ static cop_err take_named(const cli_options *options, const char *path, cli_run_
     return e;
 }
 
-/* INPUT: runs/NAME cannot be a folder for this job name. A '/' in the name becomes '-'. */
+/* Checks that runs/NAME can be a folder for this job name, after '/' in the name has become '-'.
+ * INPUT: it cannot. */
 static cop_err check_name(const char *job, cop_error *error) {
     char name[COP_NAME_MAX];
     snprintf(name, sizeof name, "%s", job);
@@ -160,7 +162,7 @@ static void number_path(const char *name, int number, char out[COP_NAME_MAX + 24
         if (*p == '/') *p = '-';
 }
 
-/* Takes the first free folder of runs/NAME, runs/NAME-2 ... */
+/* Creates and locks the first free folder of runs/NAME, runs/NAME-2 ... */
 static cop_err take_new(const cli_options *options, const char *job, cli_run_folder *out,
                         cop_error *error) {
     char path[COP_NAME_MAX + 24];
@@ -169,7 +171,7 @@ static cop_err take_new(const cli_options *options, const char *job, cli_run_fol
         number_path(job, i, path);
         if (cop_folder_exists(path) && classify(path, &name) != FOLDER_FREE) continue;
         cop_err e = create_and_lock(path, out, error);
-        if (e == COP_ERR_EXISTS) continue; /* another run has just taken it */
+        if (e == COP_ERR_EXISTS) continue; /* another run has just locked this folder */
         if (!e && classify(path, &name) != FOLDER_FREE) {
             cli_run_folder_fini(out);
             continue;
@@ -183,8 +185,8 @@ static cop_err take_new(const cli_options *options, const char *job, cli_run_fol
                     job);
 }
 
-/* Returns the job name of the run in the folder; the caller frees it with cop_free. NULL: no run.
- */
+/* Returns the name of the job whose run the folder contains. The caller frees it with cop_free.
+ * NULL: the folder has no readable job.yaml. */
 static char *read_job_name(const char *folder) {
     char *path = cop_path_join(folder, "job.yaml"), *name = NULL;
     Coppice__Job *job = NULL;
@@ -194,8 +196,8 @@ static char *read_job_name(const char *folder) {
     return name;
 }
 
-/* Returns the number of the folder `entry` in the series runs/NAME (1), runs/NAME-2 (2) ...; 0: not
- * in the series. */
+/* Returns the number of the folder runs/`entry` in the series runs/NAME (1), runs/NAME-2 (2) ... of
+ * this job. 0: it is not in the series. */
 static int number_in_series(const char *job, const char *entry) {
     char path[COP_NAME_MAX + 24];
     const char *dash = strrchr(entry, '-');
@@ -207,8 +209,9 @@ static int number_in_series(const char *job, const char *entry) {
     return strcmp(path + strlen("runs/"), entry) == 0 ? (int)number : 0;
 }
 
-/* Finds the newest run of this job in the series runs/NAME, runs/NAME-2 ...; runs/NAME if there is
- * none. Numbers may be missing, and runs/NAME-2 may contain a run of a job called NAME-2. */
+/* Finds the folder of this job's newest run in the series runs/NAME, runs/NAME-2 ... If there is no
+ * run, `path` becomes runs/NAME. Numbers may be missing in the series, and runs/NAME-2 may contain
+ * a run of another job whose name is NAME-2. */
 static void newest_path(const char *job, char path[COP_NAME_MAX + 24]) {
     char **entries = NULL;
     size_t count = 0;
@@ -226,8 +229,8 @@ static void newest_path(const char *job, char path[COP_NAME_MAX + 24]) {
     number_path(job, newest, path);
 }
 
-/* Refuses a folder that belongs to another job: runs/NAME-2 may be the second run of NAME or the
- * first run of NAME-2. */
+/* Refuses a folder that contains a run of another job. runs/NAME-2 may be the second run of the job
+ * NAME or the first run of a job whose name is NAME-2. */
 static cop_err check_owner(const char *path, const char *job, cop_error *error) {
     char *name = read_job_name(path);
     cop_err e = COP_OK;
@@ -297,9 +300,9 @@ static cop_err write_text(const char *folder, const char *name, const cop_str *t
     return e;
 }
 
-/* Returns the text of the nearest `data-origin` at or above `path`; the caller frees it with
- * cop_free. NULL: none. The file is in the run folder, and `path` may be a checkpoint or model in
- * that folder. */
+/* Returns the text of the file `data-origin` of a run. The file is in the run folder. `path` may be
+ * this folder, or a checkpoint or model in it, so the function searches `path` and up to three
+ * folders above it. The caller frees the text with cop_free. NULL: there is no such file. */
 static char *find_origin(const char *path) {
     char buffer[PATH_MAX]; /* make the path absolute: the command may run inside the run folder */
     char *at = realpath(path, buffer), *text = NULL;
@@ -317,7 +320,7 @@ static char *find_origin(const char *path) {
     return text;
 }
 
-/* True: the job file is in a run folder, so its data are where that run found them. */
+/* True: the job file is in a run folder, whose `data-origin` says where the data are. */
 static bool is_of_run(const char *job) {
     const char *slash = strrchr(job, '/');
     char *folder = slash ? cop_strndup(job, (size_t)(slash - job) + 1) : cop_strdup(".");
@@ -326,8 +329,9 @@ static bool is_of_run(const char *job) {
     return of_run;
 }
 
-/* Writes `data-origin`: `known` if the job file came from a run folder, else the real path of
- * --data or of the job file's folder. */
+/* Writes `data-origin`. `known` is the text of another run's `data-origin` if the job file came
+ * from that run's folder; it is then copied. If `known` is NULL, the file gets the absolute path of
+ * --data, or without --data that of the job file's folder. */
 static cop_err write_origin(const char *folder, const cli_options *options, const char *known,
                             cop_error *error) {
     const char *job = options->positional[0], *slash = strrchr(job, '/');

@@ -14,11 +14,12 @@
 #    include <curl/curl.h>
 #    include <zlib.h>
 
-/* One file of a data set. sha256 and size belong to the decompressed content, because mirrors
- * compress differently. `about` is the approximate compressed size, for the progress bar. */
+/* One file of a data set. Mirrors may compress it differently. */
 typedef struct get_file {
-    const char *name, *sha256;
-    uint64_t size, compressed;
+    const char *name;
+    const char *sha256;  /* of the decompressed content, in hexadecimal */
+    uint64_t size;       /* of the decompressed content */
+    uint64_t compressed; /* approximate size of the download, for the progress bar */
 } get_file;
 
 static const get_file mnist_files[] = {
@@ -31,13 +32,13 @@ static const get_file mnist_files[] = {
     {"t10k-labels-idx1-ubyte.gz",
      "ff7bcfd416de33731a308c3f266cc351222c34898ecbeaf847f06e48f7ec33f2", 10008, 4542},
 };
-/* Public mirrors of these four files. */
+/* Public mirrors of the four files of MNIST. */
 static const char *const mnist_mirrors[] = {
     "https://ossci-datasets.s3.amazonaws.com/mnist/",
     "https://storage.googleapis.com/cvdf-datasets/mnist/",
 };
 
-/* Where a download goes, and and its progress callback. */
+/* The folder for the files of a data set, and the callback for the progress. */
 typedef struct download {
     const char *folder;
     cop_data_progress progress; /* NULL: none */
@@ -48,8 +49,9 @@ typedef struct transfer {
     const download *to;
     const get_file *what;
     FILE *file;
-    uint64_t begin, done; /* bytes that existed before; bytes received */
-    bool failed;          /* writing to the disk failed */
+    uint64_t begin; /* size of the partial file before this transfer */
+    uint64_t done;  /* bytes received in this transfer */
+    bool failed;    /* writing to the disk failed */
 } transfer;
 
 static size_t on_data(char *bytes, size_t one, size_t count, void *argument) {
@@ -57,7 +59,7 @@ static size_t on_data(char *bytes, size_t one, size_t count, void *argument) {
     size_t size = one * count;
     COP_ASSERT(t->begin + t->done <= t->what->size);
     if (t->begin + t->done + size > t->what->size)
-        return 0; /* the answer is larger than the file */
+        return 0; /* more bytes than even the decompressed file has: stop the transfer */
     if (fwrite(bytes, 1, size, t->file) != size) {
         t->failed = true;
         return 0;
@@ -68,7 +70,7 @@ static size_t on_data(char *bytes, size_t one, size_t count, void *argument) {
     return size;
 }
 
-/* True: the file is complete and has the expected SHA-256. */
+/* True: the decompressed content has the expected size and SHA-256. */
 static bool is_good(const char *path, const get_file *file) {
     unsigned char digest[32];
     char hex[65];
@@ -84,8 +86,9 @@ static bool is_good(const char *path, const get_file *file) {
     return strcmp(hex, file->sha256) == 0;
 }
 
-/* Downloads the rest of the partial file `part`. INPUT: this mirror cannot resume it. UNREACHABLE:
- * the part stays, and the next mirror or the next run resumes it. */
+/* Downloads the rest of the partial file `part`. INPUT: this mirror cannot resume the file.
+ * UNREACHABLE: the download failed. The partial file stays, and the next mirror or the next run of
+ * the command resumes it. */
 static cop_err fetch(const download *to, const char *url, const get_file *file, const char *part,
                      cop_error *error) {
     FILE *out = fopen(part, "ab");
@@ -123,8 +126,8 @@ static cop_err fetch(const download *to, const char *url, const get_file *file, 
                     *reason ? reason : curl_easy_strerror(code));
 }
 
-/* Downloads one file from one mirror and resumes a partial file. A resumed file with a wrong hash
- * is deleted and downloaded once more from the start. */
+/* Downloads one file from one mirror, or resumes it if there is a partial file. A file with a wrong
+ * hash is deleted. If it was resumed, it is downloaded once more from the start. */
 static cop_err fetch_checked(const download *to, const char *mirror, const get_file *file,
                              const char *path, cop_error *error) {
     cop_str url = {0}, part = {0};

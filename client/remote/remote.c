@@ -27,7 +27,7 @@ cop_err cli_remote_open(const cli_options *options, cli_remote *out, cop_error *
     cop_err e = cop_link_open(out->url, out->tls, &out->link, error);
     if (e)
         cli_remote_close(out);
-    else if (!options->has_timeout) /* with --timeout, the link keeps trying to connect */
+    else if (!options->has_timeout) /* with --timeout, the link may keep trying to connect */
         cop_link_set_impatient(out->link);
     return e;
 }
@@ -77,8 +77,8 @@ static cop_err call_once(cli_remote *remote, const cli_call *call, ProtobufCMess
     return e;
 }
 
-/* True: the token file has changed. A coordinator that has just started may write its token after
- * the first look. */
+/* Looks for the token again, because a coordinator that has just started may have written its token
+ * file only now. Returns true if it found another token than remote->token, and stores it there. */
 static bool has_newer_token(cli_remote *remote) {
     char token[COP_TOKEN_MAX];
     const cli_options *o = remote->options;
@@ -96,7 +96,7 @@ cop_err cli_remote_call(cli_remote *remote, const cli_call *call, ProtobufCMessa
     cop_err e = call_once(remote, call, answer, bulk, error);
     if (e == COP_ERR_DENIED && has_newer_token(remote)) {
         e = call_once(remote, call, answer, bulk, error);
-        again = NULL; /* the second call has taken it */
+        again = NULL; /* the second call has taken over this reference */
     }
     if (again) cop_buffer_release(again);
     return e;
@@ -112,7 +112,7 @@ cop_err cli_ask(const cli_options *options, const cli_call *call, ProtobufCMessa
     return e;
 }
 
-/* Parses "12" or "job-12", or "eval-3" for an evaluation. */
+/* Parses the number of a job, "12" or "job-12", or of an evaluation, "eval-3". */
 static bool is_number(const char *text, uint64_t *out) {
     if (strncmp(text, "eval-", 5) == 0 && cop_parse_u64(text + 5, out) && *out) {
         *out += COP_EVALUATION_NUMBERS;
@@ -127,8 +127,9 @@ bool cli_is_job(const char *text) {
                                         !cop_file_exists(text) && !cop_folder_exists(text));
 }
 
-/* Finds the newest job with this name; *out is 0 if there is none. A coordinator that does not know
- * the filter sends the newest jobs of all names. */
+/* Finds the newest job with this name. *out becomes 0 if there is none. An older coordinator
+ * ignores the name in the request and sends the newest jobs of all names, so the name is checked
+ * here. */
 static cop_err find_by_name(cli_remote *remote, const char *name, uint64_t *out, cop_error *error) {
     Coppice__Api__ListJobsRequest request = COPPICE__API__LIST_JOBS_REQUEST__INIT;
     ProtobufCMessage *message = NULL;
@@ -214,7 +215,8 @@ static void show_status(cli_progress *bar, const Coppice__Api__JobStatus *s) {
     cli_progress_show(bar, s->steps ? (double)s->step / (double)s->steps : 0, text);
 }
 
-/* One call, which the coordinator may hold until the status changes. The caller owns *status. */
+/* Asks once for the status of a job, if it has changed since *version. The coordinator may hold the
+ * call until the status changes. Sets *version. The caller owns *status. */
 static cop_err watch_once(cli_remote *remote, uint64_t job, uint64_t *version,
                           Coppice__Api__JobStatus **status, cop_error *error) {
     Coppice__Api__WatchJobRequest request = COPPICE__API__WATCH_JOB_REQUEST__INIT;
@@ -243,7 +245,8 @@ static cop_err watch_once(cli_remote *remote, uint64_t job, uint64_t *version,
     return e;
 }
 
-/* The minimum wait for a coordinator that answered before and may be restarting. */
+/* How long to wait at least for a coordinator that has answered before, because it may be
+ * restarting. */
 #define RESTART_WAIT_NS 60000000000u
 
 cli_patience cli_patience_begin(const cli_options *options) {
@@ -286,8 +289,8 @@ cop_err cli_follow(const cli_options *options, uint64_t job, Coppice__Api__JobSt
     uint64_t version = 0;
     cop_err e;
     cli_progress_start(&bar, options->quiet);
-    /* Each attempt has a short time limit, so that the progress line soon shows the wait for a
-     * coordinator that restarts. */
+    /* Each call has a short timeout, so that the progress line soon shows that the command waits
+     * for a coordinator that restarts. */
     if (remote.timeout_ms > WATCH_HOLD_MS + 3000) remote.timeout_ms = WATCH_HOLD_MS + 3000;
     for (;;) {
         Coppice__Api__JobStatus *status = NULL;
@@ -364,9 +367,8 @@ cop_err cli_print_status(const cli_options *options, const Coppice__Api__JobStat
         {"speed", speed},
         {"leases", options->verbose ? leases : NULL},
         {"audits", options->verbose || s->results_disputed ? audits : NULL},
-        {"digest", is_ended(s->state)
-                       ? s->digest
-                       : NULL}, /* before the end, the digest would be the last checkpoint's */
+        /* Before the end, the digest would be that of the last checkpoint. */
+        {"digest", is_ended(s->state) ? s->digest : NULL},
         {"created", s->created},
         {"by", s->owner},
         {"finished", s->finished},

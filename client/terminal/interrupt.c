@@ -7,8 +7,8 @@
 
 #include "client/cli.h"
 
-/* Two buffers: a sentence is complete before `current` selects it, so that a signal handler never
- * prints half of one. */
+/* A new sentence is written into the buffer that `current` does not select. `current` selects it
+ * when it is complete, so a signal handler never prints half a sentence. */
 static char sentences[2][4096];
 static _Atomic int current;
 static volatile sig_atomic_t received;
@@ -25,7 +25,7 @@ void cli_interrupt_sentence(const char *text) {
 void cli_interrupt_end(int number) {
     const char *text = sentences[atomic_load(&current)];
     const ssize_t written = write(STDERR_FILENO, text, strlen(text));
-    (void)written; /* nothing can be done; the exit status reports the signal */
+    (void)written; /* if writing failed, the exit status still reports the signal */
     _exit(128 + number);
 }
 
@@ -38,7 +38,8 @@ int cli_interrupt_received(void) {
     return received;
 }
 
-/* Installs a handler, unless the signal is ignored (nohup, a background command in a script). */
+/* Installs a handler, unless the signal is ignored now. nohup ignores signals, and so does a shell
+ * for a command that a script starts in the background. */
 static void handle(int number, void (*handler)(int)) {
     struct sigaction action = {.sa_handler = handler}, before;
     if (!sigaction(number, NULL, &before) && before.sa_handler != SIG_IGN)

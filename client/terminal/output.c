@@ -29,17 +29,18 @@ const char *cli_color(int fd, const char *name) {
     return "";
 }
 
-static bool output_lost; /* some output was lost: out of memory */
+static bool output_lost; /* some output was not printed, because memory ran out */
 
-/* The length of an allowed control sequence at `p`: a line end, or one of our colours; 0: none. */
+/* The length of the control sequence at `p` if it may be printed: a line end, or a sequence of
+ * `colors`. 0: there is no such sequence at `p`. */
 static size_t allowed_control(const char *p) {
     for (size_t i = 0; i < COLORS; i++)
         if (strncmp(p, colors[i].code, strlen(colors[i].code)) == 0) return strlen(colors[i].code);
     return *p == '\n';
 }
 
-/* Prints text. It may contain names and sentences from other people, so all other control
- * characters are replaced: they could change the terminal. */
+/* Prints a text, which may contain names and sentences from other people. Replaces all control
+ * characters except allowed_control, because they could change the terminal. */
 static void print_text(FILE *to, char *text) {
     for (size_t own = 0; *text; text += own) {
         size_t plain = 0;
@@ -55,8 +56,8 @@ static void print_text(FILE *to, char *text) {
     }
 }
 
-/* Formats and prints. A short text needs no allocation, so results are reported even when memory
- * has run out. */
+/* Formats a text and prints it. A text of less than 1000 bytes needs no allocation, so that short
+ * results are printed even when memory has run out. */
 static void print_to(FILE *to, const char *format, va_list arguments) {
     char line[1000];
     cop_str text = {0};
@@ -72,7 +73,8 @@ static void print_to(FILE *to, const char *format, va_list arguments) {
     cop_str_fini(&text);
 }
 
-/* Ends the program if the reader of a pipe has closed it (`| head`): nobody would see the rest. */
+/* Ends the program if standard output is a pipe whose reader has closed it, such as `| head`.
+ * Nobody would see further output. */
 static void stop_if_unread(void) {
     if (ferror(stdout) && cop_stdout_is_unread()) exit(cop_close_stdout("coppice", 1));
 }
@@ -125,22 +127,23 @@ const char *cli_quote(cop_str *into, const char *text) {
 #define CELL_MAX     2000 /* maximum bytes of a printed cell */
 #define FLEXIBLE_MIN 8    /* minimum width of a column marked 'f' */
 
-/* Counts the characters that a terminal shows. UTF-8 continuation bytes do not count. */
+/* The number of characters in a UTF-8 text: all bytes except continuation bytes. */
 static int display_width(const char *text) {
     int count = 0;
     for (const char *p = text; *p; p++) count += ((unsigned char)*p & 0xc0) != 0x80;
     return count;
 }
 
-/* Copies a cell without control characters, because another user may have chosen the text. Returns
- * `out`. */
+/* Copies a cell and replaces its control characters, because another user may have chosen the text.
+ * Returns `out`. */
 static const char *copy_clean(const char *cell, char out[CELL_MAX]) {
     snprintf(out, CELL_MAX, "%s", cell);
     cop_replace_controls(out);
     return out;
 }
 
-/* Prints a cell. If it is longer than `width` characters, the last printed one is an ellipsis. */
+/* Prints a cell. If it has more than `width` characters, it is cut, and its last one is an
+ * ellipsis. */
 static void print_cell(const char *cell, int width) {
     COP_ASSERT(width >= 0);
     char text[CELL_MAX];
@@ -156,7 +159,8 @@ static void print_cell(const char *cell, int width) {
     fputs(text, stdout);
 }
 
-/* The current width of the terminal; 80 if the descriptor is not a terminal. */
+/* The current width of the terminal in columns. 80 if the descriptor is not a terminal, or if the
+ * width is unknown or at most 20. */
 static int terminal_width(int descriptor) {
     struct winsize size;
     return cli_is_tty(descriptor) && ioctl(descriptor, TIOCGWINSZ, &size) == 0 && size.ws_col > 20
@@ -164,7 +168,8 @@ static int terminal_width(int descriptor) {
                : 80;
 }
 
-/* Narrows the columns marked 'f', the widest first, until the table fits the terminal. */
+/* Narrows the columns that are marked 'f', always the widest of them, until the table fits the
+ * terminal or all of them have FLEXIBLE_MIN characters. */
 static void fit_columns(int *width, int columns, const char *align) {
     int sum = 2 * (columns - 1), limit = terminal_width(STDOUT_FILENO);
     for (int c = 0; c < columns; c++) sum += width[c];
@@ -246,8 +251,8 @@ static void drop_field(char *text, const char *mark) {
         at[-2] = '\0';
 }
 
-/* Draws the bar and the text. On a narrow terminal the least important fields are dropped first;
- * the remaining time always stays. */
+/* Draws the bar and the text. If the terminal is too narrow, the fields in `droppable` are left out
+ * one after another, until the text fits. */
 static void draw_bar(double fraction, const char *text) {
     static const char *const droppable[] = {"epoch ", "samples/s", " workers", "loss "};
     const int width = terminal_width(STDERR_FILENO);
@@ -278,7 +283,7 @@ void cli_progress_show(cli_progress *p, double fraction, const char *text) {
         if (p->last_ns && since < 100000000u) return;
         draw_bar(fraction, text);
     } else {
-        /* the first line after two seconds, then one every five seconds */
+        /* The first line comes after two seconds, another one every five seconds. */
         uint64_t wait = p->last_ns ? 5000000000u : 2000000000u;
         if (now - (p->last_ns ? p->last_ns : p->started_ns) < wait) return;
         cli_note("%3d %% %s\n", (int)(fraction * 100), text);
