@@ -9,8 +9,8 @@
  *     forward in eval mode            y = x
  *     backward                        dx = kept ? a dy : 0
  *
- * The constants are computed in f64, and each is rounded once to f32. Masks are drawn as D3 says. If
- * p is 0, the layer is the identity in every mode. The setting `variant` (inverted or classic)
+ * The constants are computed in f64, and each is rounded once to f32. Masks are drawn as D3 says.
+ * If p is 0, the layer is the identity in every mode. The setting `variant` (inverted or classic)
  * changes nothing, because this layer scales in its own way. */
 #include <stdio.h>
 

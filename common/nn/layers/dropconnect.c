@@ -111,8 +111,8 @@ static int64_t unit_count(const cop_layer *layer) {
            (drops_bias(layer) ? layer->spec.units : 0);
 }
 
-/* The layer's scratch memory. It starts with the same bytes in all modes, but eval mode divides them
- * in another way than train and mc mode. */
+/* The layer's scratch memory. All modes use the same bytes, but eval mode divides them differently
+ * from train and mc mode. */
 typedef struct workspace {
     /* in train and mc mode */
     int32_t *masks;   /* [ld]: the number of each column's mask */

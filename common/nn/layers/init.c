@@ -1,5 +1,5 @@
-/* Initial weights. Each element is computed from the seed and the element's index, so it is the same
- * on every machine. init.h defines the values. */
+/* Initial weights. Each element is computed from the seed and the element's index, so it is the
+ * same on every machine. init.h defines the values. */
 #include <math.h>
 #include <string.h>
 

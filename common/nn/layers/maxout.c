@@ -10,8 +10,8 @@
  *
  *     dX = W^T dZ, dW = dZ X^T, db = the row sums of dZ
  *
- * The sums of dX run over all rows of W, not only over those of winners. So D4 cuts them into blocks
- * of 256 rows of W. */
+ * The sums of dX run over all rows of W, not only over those of winners. So D4 cuts them into
+ * blocks of 256 rows of W. */
 #include <math.h>
 
 #include "common/base/limits.h"
