@@ -1,6 +1,6 @@
 /* Included before each source by clang-tidy only (tests/tools/tidy.py). The analyzer sees one file
- * at a time; this header tells it that functions that make an error never return COP_OK. Otherwise
- * it would follow such paths, and report uninitialised results there. */
+ * at a time, and this header tells it that functions that make an error never return COP_OK.
+ * Otherwise it would assume that they might, and report uninitialised results behind such calls. */
 #include "common/base/err.h"
 
 #define never_ok(call)                                                                             \

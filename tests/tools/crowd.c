@@ -1,10 +1,11 @@
-/* A load generator for bench/load.py: many workers in one process (real ones, each with its two
- * connections), or many submissions.
+/* A load generator for bench/load.py. It runs many workers in one process (real workers, each with
+ * its two connections), or makes many submissions.
  *
- *   crowd workers N            joins and computes until standard input ends
- *   crowd submit N JOB DIGEST  submits a job N times, over 8 links; prints a line of JSON
+ *   crowd workers N            runs N workers, which join and compute until standard input ends
+ *   crowd submit N JOB DIGEST  submits a job N times over 8 links, and prints a line of JSON
  *
- * COPPICE_COORDINATOR and COPPICE_TOKEN give the coordinator. */
+ * JOB is a job file, and DIGEST that of its data set. COPPICE_COORDINATOR contains the
+ * coordinator's URL, and COPPICE_TOKEN its token. */
 #include <signal.h>
 #include <stdatomic.h>
 #include <stdio.h>
@@ -57,11 +58,12 @@ typedef struct submitter {
     uv_thread_t thread;
     const char *url, *token;
     cop_buffer *call; /* the packed request */
-    atomic_ullong *left;
-    uint64_t longest_ns;
+    atomic_ullong *left; /* submissions that are left to do, shared by all submitters */
+    uint64_t longest_ns; /* duration of the longest call */
     cop_error error;
 } submitter;
 
+/* Takes one of the submissions that are left. False: none is left. */
 static bool take_one(atomic_ullong *left) {
     unsigned long long now = atomic_load(left);
     while (now > 0 && !atomic_compare_exchange_weak(left, &now, now - 1)) {}

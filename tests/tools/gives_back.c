@@ -1,5 +1,6 @@
-/* Runs with heap_use.c preloaded, and prints by how many bytes the memory outside malloc grew:
- * after a thread allocated and freed 8 MB, and after 4,000,000 bytes were mapped and kept. */
+/* Tests heap_use.c, which is preloaded into this program. Prints by how many bytes the memory
+ * outside malloc has grown: first after a thread has allocated and freed 8 MB, then also after
+ * 4,000,000 bytes have been mapped and kept. */
 #include <pthread.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -18,7 +19,9 @@ static void *allocate_and_free(void *blocks) {
     return NULL;
 }
 
-/* The memory outside malloc after a thread did this; its stack and arena are included each time. */
+/* Returns the bytes of memory outside malloc after a thread has allocated and freed this many
+ * blocks. Each call starts one thread, so the threads' stacks and arenas do not change the
+ * difference of two results. */
 static long long beside_after(int blocks) {
     char path[4096];
     long long beside;
@@ -26,7 +29,7 @@ static long long beside_after(int blocks) {
     if (pthread_create(&thread, NULL, allocate_and_free, &blocks)) abort();
     pthread_join(thread, NULL);
     nanosleep(&(struct timespec){.tv_sec = 1, .tv_nsec = 200000000},
-              NULL); /* the time of two lines of heap_use.c */
+              NULL); /* long enough for heap_use.c to write two lines */
     snprintf(path, sizeof path, "%s/%ld", getenv("COPPICE_HEAP_USE"), (long)getpid());
     FILE *from = fopen(path, "r");
     if (!from || fscanf(from, "%*s %lld", &beside) != 1) abort();

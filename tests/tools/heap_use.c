@@ -1,8 +1,10 @@
 /* Measures the memory of a program into which it is preloaded (LD_PRELOAD). Every half second a
- * thread overwrites the file COPPICE_HEAP_USE/PID with a line of three decimal numbers: the bytes
- * allocated by malloc; the bytes of other private writable memory (stacks, mmap, data of
- * libraries); and the resident bytes. It makes the allocator return freed memory at once; otherwise
- * the resident bytes would vary by megabytes of unused memory. */
+ * thread overwrites the file COPPICE_HEAP_USE/PID with a line of three decimal numbers:
+ * - the bytes that malloc has given out,
+ * - the bytes of other private writable memory (stacks, mmap, data of libraries),
+ * - the resident bytes.
+ * Before each line it makes malloc return freed memory to the system. Otherwise the resident bytes
+ * would vary by megabytes of unused memory. */
 #include <fcntl.h>
 #include <malloc.h>
 #include <pthread.h>
@@ -30,8 +32,9 @@ static struct statm statm(void) {
     return (struct statm){page * resident, page * data};
 }
 
-/* The writable bytes of malloc's arenas, which is the last such figure of malloc_info. mallinfo2
- * counts less, because memory that an arena gave back stays mapped and writable. */
+/* The writable bytes of malloc's arenas. This is the last `aspace` figure of type mprotect in the
+ * report of malloc_info, which is the total. mallinfo2 counts less, because memory that an arena
+ * gave back stays mapped and writable. */
 static size_t arenas(void) {
     static char report[1 << 20];
     static const char figure[] = "<aspace type=\"mprotect\" size=\"";
@@ -40,7 +43,7 @@ static size_t arenas(void) {
     if (!to || malloc_info(0, to) || fclose(to)) abort();
     for (const char *at = report; (at = strstr(at, figure)); at++) last = at;
     if (!last || !strstr(last, "</malloc>"))
-        abort(); /* truncated: no figure is better than a wrong one */
+        abort(); /* the report is truncated; no figure is better than a wrong one */
     return strtoull(last + sizeof figure - 1, NULL, 10);
 }
 
@@ -66,7 +69,8 @@ __attribute__((constructor)) static void begin(void) {
     char path[4096];
     pthread_t thread;
     if (!folder) return;
-    /* Fixes both thresholds, which glibc would raise to the largest freed block. */
+    /* Sets both thresholds to their default values. Otherwise glibc raises them when a large block
+     * is freed. */
     mallopt(M_MMAP_THRESHOLD, 128 << 10);
     mallopt(M_TRIM_THRESHOLD, 128 << 10);
     snprintf(path, sizeof path, "%s/%ld", folder, (long)getpid());

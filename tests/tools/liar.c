@@ -2,11 +2,19 @@
  *
  *     liar URL NAME (gradient | loss | nan | lease | form | cannot) PROBABILITY AFTER SEED
  *
- * The first AFTER results are correct; then each is wrong with PROBABILITY (from SEED): one bit of
- * a gradient value is flipped, 0.001 is added to the loss, a gradient value becomes NaN, the result
- * names one shard more than was leased, it counts more correct samples than there are, or it
- * reports a lack of memory. The token is in COPPICE_TOKEN. Ends on SIGTERM or when refused, and
- * prints the number of wrong results. */
+ * The first AFTER results are correct. Each later result is wrong with PROBABILITY, by random draws
+ * from SEED:
+ *
+ *     gradient  one bit of one gradient value is flipped
+ *     loss      0.001 is added to the loss
+ *     nan       one gradient value becomes NaN
+ *     lease     the result names one shard more than was leased
+ *     form      it counts more correctly classified samples than there are
+ *     cannot    it reports a lack of memory
+ *
+ * Results without a gradient stay correct with `gradient` and `nan`. COPPICE_TOKEN contains the
+ * coordinator's token. The program ends on SIGTERM or when it is refused, and prints the number of
+ * wrong results. */
 #include "tampering.h"
 
 #include <math.h>
@@ -16,7 +24,9 @@
 typedef struct liar {
     const char *how;
     double probability;
-    uint64_t after, random, results, wrong;
+    uint64_t after, random; /* AFTER, and the state of next_random */
+    uint64_t results;       /* results so far that report no failure */
+    uint64_t wrong;         /* results that were made wrong */
 } liar;
 
 static uint64_t next_random(liar *l) {
@@ -26,7 +36,8 @@ static uint64_t next_random(liar *l) {
     return x ^ (x >> 31);
 }
 
-/* Errors other than wrong numbers. */
+/* Makes the result wrong in one of the ways `lease`, `form` and `cannot`. False: another way was
+ * requested. */
 static bool tamper_with_form(liar *l, cop_result *result) {
     if (strcmp(l->how, "lease") == 0)
         result->count++;
@@ -47,7 +58,7 @@ static void tamper(void *context, cop_result *result, cop_buffer *gradient) {
     float *values = gradient ? gradient->data : NULL;
     if (tamper_with_form(l, result)) return;
     bool in_loss = strcmp(l->how, "loss") == 0;
-    if (!values && !in_loss) return; /* an evaluation */
+    if (!values && !in_loss) return; /* the result of an evaluation has no gradient */
     l->wrong++;
     if (in_loss) {
         result->loss += 0.001;

@@ -3,7 +3,8 @@
  *
  *   logits MODEL <ROWS >OUTPUTS
  *
- * Standard input: samples in the type of the data; standard output: f32, a row for each sample. */
+ * Standard input contains samples in the type of the job's data. Standard output gets the outputs
+ * as f32, one row for each sample. */
 #include <stdio.h>
 
 #include "common/base/alloc.h"

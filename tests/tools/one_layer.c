@@ -4,10 +4,14 @@
  *   KIND CHANNELS HEIGHT WIDTH UNITS PIECES KERNEL STRIDE PADDING BIAS DROP_BIAS P SLOPE
  *   SCOPE VARIANT MODE SEED LAYER STEP COLUMNS SHARDS
  *
- * (HEIGHT 0: flat input; SCOPE, VARIANT, MODE: the numbers in common/nn/layer.h), followed by raw
- * floats: x and dy, [values][COLUMNS] each, and the layer's parameters. The columns are split into
- * shards by D2. Standard output: y; in training also dx and the gradients of the parameters; for
- * mask layers also the factors, [values][COLUMNS], as `coppice replay` writes them. */
+ * followed by raw floats: x and dy, each [values][COLUMNS], and then the layer's parameters. If
+ * HEIGHT is 0, the input is flat. SCOPE, VARIANT and MODE are the numbers of the enumerations in
+ * common/nn/layer.h. The columns are split into shards by D2.
+ *
+ * Standard output gets, for each request, raw floats:
+ *   - y,
+ *   - unless MODE is that of evaluation, dx and the gradients of the parameters,
+ *   - then, for mask layers, the factors, [values][COLUMNS], as `coppice replay` writes them. */
 #include <inttypes.h>
 #include <stdio.h>
 #include <string.h>
@@ -34,7 +38,7 @@ static int fail(const char *what) {
     return 1;
 }
 
-/* False at the end of the input. */
+/* Reads the line of a request. False at the end of the input, or if the line is not valid. */
 static bool read_request(request *r) {
     cop_layer_spec *s = &r->layer.spec;
     int32_t *dims = r->layer.in.dims;
@@ -128,7 +132,7 @@ static void close_request(request *r) {
     for (size_t i = 0; i < sizeof blocks / sizeof *blocks; i++) cop_free(blocks[i]);
 }
 
-/* Rows of `columns` floats, `ld` apart. */
+/* Reads rows of `columns` floats, which begin `ld` floats apart in memory. */
 static bool read_rows(const request *r, float *x, int64_t rows) {
     const size_t columns = (size_t)r->context.columns;
     for (int64_t i = 0; i < rows; i++)

@@ -1,9 +1,11 @@
-/* Trains a whole job in one thread with only the libraries: without coordinator and leases, with a
- * separate pass for each shard, and sums combined by D5's tree. Prints the digest of the final
- * weights. With an injected fault the digest must differ (tests/integration/test_golden.py).
+/* Trains a whole job in one thread with only the libraries, without a coordinator and leases. It
+ * computes each shard in a separate pass, and sums the gradients by D5's tree. Prints the digest of
+ * the final weights. With an injected fault, this digest must differ from that without
+ * (tests/integration/test_golden.py).
  *
  *   one_thread JOB.yaml [flip|swap]
- *   flip  flips one bit of a mask, in step 3
+ *
+ *   flip  flips one bit of the masks that each call of mask_fill makes, in step 3
  *   swap  exchanges the samples of the first two shards of step 3 */
 #include <stdio.h>
 #include <string.h>
@@ -39,7 +41,8 @@ static int report(const cop_error *error) {
     return 1;
 }
 
-/* The gradient sum of one shard, from its rows of the step's batch. */
+/* Computes the gradient sum of one shard. Its samples begin at row `first_row` of the step's batch.
+ */
 static void train_shard(run *r, uint32_t step, int shard, int first_row, float *gradients) {
     const cop_shard_work work = {.seed = r->job->seed,
                                  .step = step,
@@ -75,7 +78,7 @@ static void train_step(run *r, const cop_kernels *kernels, uint32_t step) {
     const bool swap = r->swap && step == FAULTY_STEP;
     for (int s = 0; s < shards; s++) {
         present[s] = r->sizes[s] > 0;
-        const int from = swap && s < 2 ? !s : s; /* both have the same number of samples */
+        const int from = swap && s < 2 ? !s : s; /* shards 0 and 1 must have equally many samples */
         if (present[s]) train_shard(r, step, s, starts[from], r->gradients[s]);
     }
     const cop_tree tree = {

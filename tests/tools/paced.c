@@ -1,10 +1,12 @@
-/* A worker with a fixed pace: a normal worker with one thread, which waits after each shard, so
- * that it takes MS milliseconds. Several of them on few cores are as fast as on separate machines,
- * so that shared cores do not hide the losses of a pool.
+/* A worker with a fixed pace: a normal worker with one thread, which waits after each lease, so
+ * that the lease takes MS milliseconds per shard. Several of these workers on few cores are as fast
+ * as on separate machines, so that shared cores do not hide the losses of a pool. A lease that
+ * takes longer anyway is not delayed.
  *
  *     paced URL NAME MS
  *
- * The token is in COPPICE_TOKEN. Ends on SIGTERM, or when refused. */
+ * COPPICE_TOKEN contains the coordinator's token. The program ends on SIGTERM or when it is
+ * refused. */
 #include "tampering.h"
 
 #include <stdio.h>

@@ -1,5 +1,5 @@
-/* Simulates a slow disk in a program into which it is preloaded (LD_PRELOAD): every fsync,
- * fdatasync and rename takes up to COPPICE_SLOW_DISK_MS milliseconds longer. */
+/* Simulates a slow disk in a program into which it is preloaded (LD_PRELOAD). Each fsync, fdatasync
+ * and rename takes longer, by less than COPPICE_SLOW_DISK_MS milliseconds. */
 #include <dlfcn.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -15,7 +15,8 @@ static void dawdle(void) {
     nanosleep(&(struct timespec){.tv_sec = ms / 1000, .tv_nsec = ms % 1000 * 1000000}, NULL);
 }
 
-/* ISO C has no conversion between pointers to objects and to functions. */
+/* Converts what dlsym returns, because ISO C has no conversion from pointers to objects to pointers
+ * to functions. */
 typedef union slow_symbol {
     void *object;
     int (*on_file)(int);

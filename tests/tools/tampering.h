@@ -1,5 +1,5 @@
-/* Shared by the tools that are workers: a normal worker with one thread, with a hook that sees its
- * results before they are sent. */
+/* Shared by the tools that are workers: a normal worker with one thread, and a hook that can change
+ * its results before they are sent. */
 #ifndef TESTS_TOOLS_TAMPERING_H
 #define TESTS_TOOLS_TAMPERING_H
 
@@ -17,7 +17,9 @@ static inline void tampering_on_signal(int number) {
     tampering_told = 1;
 }
 
-/* Runs a worker until SIGTERM, or until it is refused. The token is in COPPICE_TOKEN. */
+/* Runs a worker until SIGTERM, when it finishes its lease and leaves, or until the coordinator
+ * refuses it. COPPICE_TOKEN contains the coordinator's token. Calls `tamper` with `context` for
+ * each result, before it is sent. */
 static inline cop_err tampering_run(const char *url, const char *name,
                                     void (*tamper)(void *, cop_result *, cop_buffer *),
                                     void *context, cop_error *error) {

@@ -1,5 +1,6 @@
-/* The system calls of common/base/file.c with the linker's --wrap: __real_ is the system's
- * function, and the program calls __wrap_ instead. */
+/* Declares the system calls of common/base/file.c for the linker's --wrap. A program that is linked
+ * so calls __wrap_open and so on in place of the system's functions, which it can still call by the
+ * names __real_open and so on. */
 #ifndef TESTS_TOOLS_WRAPPED_CALLS_H
 #define TESTS_TOOLS_WRAPPED_CALLS_H
 
