@@ -1,5 +1,5 @@
-/* Shared by the fuzz targets of data files: bytes as a file (in memory, so that no disk slows them
- * down), and checks of a reader's result. */
+/* Shared by the fuzz targets of data files: makes a file of some bytes (in memory, so that no disk
+ * slows the targets down), and checks what a reader makes of it. */
 #ifndef TESTS_FUZZ_FILE_H
 #define TESTS_FUZZ_FILE_H
 
@@ -12,7 +12,8 @@
 #include "common/data/data.h"
 #include "fuzz/fuzz.h"
 
-/* The path of a file with these bytes; `turn` distinguishes several files. */
+/* Returns the path of a file with these bytes. A call with the same `turn` (0 to 3) overwrites the
+ * file, so files that are needed at the same time need different turns. */
 static inline const char *fuzz_file(int turn, const uint8_t *data, size_t size) {
     static char paths[4][32];
     static int files[4];
@@ -26,7 +27,8 @@ static inline const char *fuzz_file(int turn, const uint8_t *data, size_t size) 
     return paths[turn];
 }
 
-/* An accepted pack must be accepted again after encoding, with the same contents. */
+/* Loads files as a data set. The pack of an accepted data set must be accepted again, with the same
+ * digest. */
 static inline void fuzz_load(const char *format, const cop_data_input *input) {
     cop_data *data = NULL, *again = NULL;
     cop_error error = {0};

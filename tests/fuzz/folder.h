@@ -21,8 +21,8 @@ static inline void fuzz_folder(char out[128]) {
     FUZZ_CHECK(mkdtemp(out));
 }
 
-/* Overwrites in place, because some systems write a file to disk at once if it was truncated first.
- */
+/* Writes a file. An old file is overwritten in place and shortened afterwards, because some systems
+ * write a file to disk at once if it was truncated first. */
 static inline void fuzz_write(const char *folder, const char *name, const void *bytes,
                               size_t size) {
     char *path = cop_path_join(folder, name);
@@ -39,7 +39,8 @@ static inline char *fuzz_read(const char *folder, const char *name, size_t *size
     return bytes;
 }
 
-/* Four samples of two features, in two classes; the same for training and test. */
+/* A data set of four samples of two features, in two classes. Training and test have the same
+ * samples. */
 static inline cop_data *fuzz_data(void) {
     static const char header[] = "COPDATA1\2\0\0\0\0\0\0";
     cop_data *data = NULL;

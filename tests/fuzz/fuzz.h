@@ -27,7 +27,7 @@ typedef struct fuzz_bytes {
     size_t size;
 } fuzz_bytes;
 
-/* After its end it gives zeros. */
+/* Reads one byte; 0 after the end of the input. */
 static inline uint8_t fuzz_byte(fuzz_bytes *from) {
     if (!from->size) return 0;
     from->size--;

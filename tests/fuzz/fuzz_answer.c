@@ -1,6 +1,9 @@
-/* Fuzz target: messages of a coordinator. The input is a sequence of messages. An even number
- * begins a lease, which a worker computes (flags, number of samples, protobuf header, parts); an
- * odd one an answer to a call, which a client prints (number of the method, body). */
+/* Fuzz target: messages of a coordinator. The input is a sequence of messages, and the first byte
+ * of each decides its kind:
+ * - even: a lease, which a worker computes. It continues with flags, number of samples, protobuf
+ *   header and parts.
+ * - odd: an answer to a call, which a client prints. It continues with number of the method and
+ *   body. */
 #include "common/job/job.h"
 #include "fuzz/folder.h"
 #include "fuzz/wire.h"
@@ -10,8 +13,8 @@
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 
 #define MESSAGES_MOST 4
-#define WORK_BYTES    (8u << 20) /* limit for jobs that are computed */
-#define WORK_FLOP     1e7
+#define WORK_BYTES    (8u << 20) /* larger jobs are not computed */
+#define WORK_FLOP     1e7        /* leases with more work are not computed */
 
 #define ANSWER_JOB                                                                                 \
     "name: fuzz\n"                                                                                 \
@@ -49,7 +52,8 @@ static const good_lease *make_good(void) {
 
 /* ---- leases ---- */
 
-/* Is the job of this lease small, or missing? The time of a large job is its owner's problem. */
+/* True if the lease contains no valid job, or if computing it takes little memory and time. Others
+ * are not computed, because the time that a large job takes is not an error. */
 static bool is_small(const cop_message *lease) {
     const cop_buffer *packed = lease->part[COP_PART_JOB];
     cop_job *job = NULL;
@@ -72,11 +76,12 @@ static void compute(worker_compute *c, cop_message *lease) {
     if (!result.failure[0] && result.kind != COP_LEASE_EVALUATE) FUZZ_CHECK(tensor);
     cop_message pull = {.type = COP_MESSAGE_PULL, .pull = {.result = result}};
     pull.part[COP_PART_RESULT] = tensor;
-    fuzz_judge_message(&pull); /* it can be sent */
+    fuzz_judge_message(&pull); /* the result can be sent */
     cop_message_fini(&pull);
 }
 
-/* Bits 0 to 3 of `flags`: the part exists; bits 4 to 7: it is the valid one. */
+/* Each part of the lease has two bits in the flags. If bit 4 + i is set, part i is that of a valid
+ * lease. Otherwise, if bit i is set, part i is taken from the input. Otherwise it is absent. */
 static void take_lease(const good_lease *good, fuzz_bytes *input) {
     const uint8_t flags = fuzz_byte(input), rows = fuzz_byte(input);
     const fuzz_bytes proto = fuzz_piece(input);
@@ -124,7 +129,8 @@ static const ProtobufCMessageDescriptor *const answers[] = {
     [COPPICE__API__METHOD__WATCH_EVALUATION] = &coppice__api__watch_evaluation_answer__descriptor,
 };
 
-/* Prints an answer as JSON, which must print the same after it is read back. */
+/* Prints an answer as JSON. If this JSON is accepted when it is read back, it must be printed the
+ * same again. */
 static void take_answer(fuzz_bytes *input) {
     const size_t method = fuzz_byte(input);
     const fuzz_bytes body = fuzz_piece(input);

@@ -1,6 +1,6 @@
 /* Fuzz target: requests of clients to a coordinator. The input is a conversation: the number of a
- * method, its request as protobuf (length and bytes), and for PUT_CHUNK the chunk. Each request
- * must get an answer that a client accepts, at the latest when the peer disconnects. */
+ * method, its request as protobuf (length and bytes), and for PUT_CHUNK also the chunk. Each
+ * request must get an answer that a client accepts, or be dropped when the peer disconnects. */
 #include "coordinator/store/datasets_state.h"
 #include "fuzz/world.h"
 
@@ -8,7 +8,8 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 
 static fuzz_world call_world;
 
-/* Skips the built-in data set: drawing it on the thread pool takes a second, which is allowed. */
+/* Does the request name the built-in data set? Such requests are skipped: it takes a second to draw
+ * this data set on the thread pool, which is allowed but slow. */
 static bool names_built_in(fuzz_bytes body) {
     return memmem(body.at, body.size, COORD_BUILT_IN, strlen(COORD_BUILT_IN)) != NULL;
 }
@@ -24,7 +25,8 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
         if (!names_built_in(body)) fuzz_call(&call_world, method, body, put ? &chunk : NULL);
     }
     fuzz_leave(&call_world);
-    /* Removes what the conversation left behind. */
+    /* Ends the coordinator and removes its state folder, if the conversation left something behind.
+     */
     if (call_world.changed) fuzz_world_stop(&call_world);
     return 0;
 }

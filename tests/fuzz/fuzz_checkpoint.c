@@ -1,5 +1,6 @@
 /* Fuzz target: random bytes as one of the files of a checkpoint. The first byte chooses the file,
- * and whether its hashes are corrected, so that the code behind them is reached. */
+ * and whether the hashes in state.json are corrected, so that the code behind their check is
+ * reached. */
 #include "common/base/hash.h"
 #include "fuzz/folder.h"
 
@@ -17,7 +18,7 @@ static const char *const checkpoint_files[FILES] = {
     "train: {steps: 100, batch: 4, shards: 1}\n"                                                   \
     "optimizer: {adam: {rate: 0.1}}\n"
 
-/* A folder with a valid checkpoint, and the bytes of its files. */
+/* A folder with a valid checkpoint, the bytes of its files, and buffers to load it into. */
 typedef struct good_checkpoint {
     cop_job *job;
     char folder[128], *bytes[FILES];
@@ -52,6 +53,7 @@ static void make_checkpoint(good_checkpoint *g) {
 
 /* ---- corrected hashes ---- */
 
+/* Overwrites the 16 digits that follow `key` in the text, if there are any. */
 static void put_hash(char *text, const char *key, uint64_t hash) {
     char digits[17];
     char *at = strstr(text, key);
@@ -60,7 +62,7 @@ static void put_hash(char *text, const char *key, uint64_t hash) {
     memcpy(at + strlen(key), digits, 16);
 }
 
-/* state.json, which ends with the hash of everything before. */
+/* Writes state.json with a correct hash at its end, which is that of everything before it. */
 static void write_sealed(const good_checkpoint *g, const char *state, size_t size) {
     static const char seal[] = "  \"state_xxh3\": \"";
     char *text = cop_alloc(size + 64), *at;

@@ -1,5 +1,5 @@
-/* Fuzz target: random bytes as a frame, unchanged and with corrected hashes. An accepted frame must
- * be accepted again after encoding, with the same contents. */
+/* Fuzz target: random bytes as a frame, first unchanged and then with corrected hashes. The message
+ * of an accepted frame must be accepted again after encoding. */
 #include "fuzz/wire.h"
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);

@@ -1,5 +1,5 @@
-/* Fuzz target: random bytes as a job file, and as a packed job. An accepted job file must print as
- * YAML that is accepted again, with the same contents. */
+/* Fuzz target: random bytes as a job file, and as a packed job. The YAML that is printed for an
+ * accepted job file must be accepted, too, and give the same job. */
 #include <stddef.h>
 #include <stdint.h>
 #include <string.h>
@@ -17,7 +17,8 @@ static void as_file(const uint8_t *data, size_t size) {
         if (!error.code || !error.text[0]) __builtin_trap();
         return;
     }
-    if (cop_document_check_read(job, NULL)) __builtin_trap(); /* reader and check agree */
+    /* the reader accepts only what the check accepts */
+    if (cop_document_check_read(job, NULL)) __builtin_trap();
     if (cop_document_resolve(job, NULL)) __builtin_trap();
     cop_document_print_yaml(&job->base, &yaml);
     if (cop_document_parse_job(cop_str_text(&yaml), yaml.length, "again", &again, NULL))

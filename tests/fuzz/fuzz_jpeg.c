@@ -1,4 +1,4 @@
-/* Fuzz target: random bytes that begin like a JPEG file. */
+/* Fuzz target: random bytes as a picture, if they begin like a JPEG file. */
 #include "fuzz/picture.h"
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);

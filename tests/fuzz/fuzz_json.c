@@ -1,5 +1,5 @@
-/* Fuzz target: random bytes as a stream of JSON results. Accepted input must print as JSON that is
- * accepted again, with the same contents. */
+/* Fuzz target: random bytes as a stream of JSON results. The JSON that is printed for an
+ * accepted result must be accepted, too, and be printed the same again. */
 #include <stddef.h>
 #include <stdint.h>
 #include <string.h>

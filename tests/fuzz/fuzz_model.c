@@ -1,5 +1,6 @@
 /* Fuzz target: random bytes as a model file, and as a file of weights to import. A refusal must
- * have a message; accepted weights are finite, and are accepted again after saving. */
+ * have a message. An accepted model file must be accepted again after saving, with the same
+ * weights. Imported weights must be finite. */
 #include <math.h>
 #include <stddef.h>
 #include <stdint.h>
@@ -30,7 +31,7 @@ static void as_model(const uint8_t *data, size_t size) {
     cop_job_release(again.job);
 }
 
-/* Loads them as weights of this job. */
+/* Imports the bytes as weights of this job. */
 static void as_weights(const cop_job *job, const uint8_t *data, size_t size) {
     cop_safetensors *file = NULL;
     cop_error error = {0};

@@ -1,6 +1,7 @@
-/* Fuzz target: random bytes as a data pack, as it is uploaded and stored in a coordinator's folder,
- * possibly followed by class names. An accepted pack must match its header, and have labels within
- * its classes, and a name for each class or none. */
+/* Fuzz target: random bytes as a data pack that was uploaded, and as a pack in a coordinator's
+ * folder, which class names may follow. An accepted pack must have samples that lie within its
+ * bytes and labels that are less than its number of classes, and either a name for each class or no
+ * names. */
 #include <string.h>
 
 #include "common/data/data.h"

@@ -1,7 +1,7 @@
-/* Fuzz target: pairs of valid inputs that may contradict each other. The first byte chooses the
- * pair; each side is made from the following bytes, valid and small. A coordinator, a worker and a
- * client then use both together: they must refuse them with a message, or stay within their bounds.
- */
+/* Fuzz target: pairs of inputs that are each valid but may contradict each other. The first byte
+ * chooses the kind of pair. From the following bytes both sides are made, valid and small. Code of
+ * the coordinator, the worker and the client then uses both together. It must refuse them with a
+ * message, or stay within the bounds of its buffers. */
 #include "common/interchange/import.h"
 #include "common/base/hash.h"
 #include "common/job/replay.h"
@@ -15,7 +15,8 @@
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 
 enum { PARTS, JOB_DATA, LEASE_WORKER, MODEL_SPEC, JOB_CHECKPOINT, STORE_FOLDER };
-/* The last two write to the disk, and are chosen less often. */
+/* The kind of pair by the first byte. JOB_CHECKPOINT and STORE_FOLDER write more to the disk, and
+ * are chosen less often. */
 static const uint8_t pair_kinds[16] = {PARTS,          JOB_DATA,     LEASE_WORKER, MODEL_SPEC,
                                        JOB_CHECKPOINT, STORE_FOLDER, PARTS,        PARTS,
                                        PARTS,          JOB_DATA,     JOB_DATA,     JOB_DATA,
@@ -30,11 +31,11 @@ static const char *const pair_files[PAIR_FILES] = {
 typedef struct pair_world {
     const cop_kernels *kernels;
     worker_compute *compute;
-    char folder[2][128]; /* run folders; [0] is also the folder of job 1 in a state folder */
+    char folder[2][128]; /* two job folders; [0] is that of job 1 in `state` */
     char state[128];
     coord_store *store;
     coord_datasets *sets;
-    bool computes; /* compute this input's leases; costly, because each needs a new pass */
+    bool computes; /* this input's leases are computed, which is slow, as each needs a new pass */
 } pair_world;
 static pair_world pair;
 
@@ -44,7 +45,8 @@ static uint32_t pick(fuzz_bytes *in, uint32_t least, uint32_t most) {
     return least + fuzz_byte(in) % (most - least + 1);
 }
 
-/* The header of a part without its number of samples; returns the size of a sample. */
+/* Writes the header of a part, except for its number of samples. Returns the size of a sample in
+ * bytes. */
 static size_t put_header(fuzz_bytes *in, char *p) {
     const uint32_t sides[] = {1, 2, 3, 4, 7, 16, 64, 250};
     const bool f32 = fuzz_byte(in) % 2;
@@ -60,7 +62,7 @@ static size_t put_header(fuzz_bytes *in, char *p) {
     return stride;
 }
 
-/* A pack with valid parts; if `alike`, they have the same form. */
+/* A pack whose two parts are each valid. If `alike`, they have the same type and shape. */
 static cop_buffer *make_pack(fuzz_bytes *in, bool alike) {
     char header[128] = "COPDATA1";
     uint32_t count[2];
@@ -71,8 +73,8 @@ static cop_buffer *make_pack(fuzz_bytes *in, bool alike) {
     stride[1] = put_header(in, header + 48);
     if (alike) memcpy(header + 48, header + 16, 32);
     if (alike) stride[1] = stride[0];
-    /* Most sets of an input have equally many samples, because equal figures hide other
-     * differences. */
+    /* Most data sets have the same numbers of samples. Otherwise two sets would nearly always be
+     * told apart by these numbers, and other differences would not be tested. */
     const bool usual = fuzz_byte(in) % 4;
     count[0] = usual ? 11 : pick(in, 1, 20);
     count[1] = usual ? 9 : pick(in, 0, 20);
@@ -106,7 +108,7 @@ static cop_data *make_data(fuzz_bytes *in, bool alike) {
     return data;
 }
 
-/* A random job on these data, or NULL if it does not match them. */
+/* A random job on these data. NULL if the job and the data do not match. */
 static cop_job *make_job(fuzz_bytes *in, const cop_data *data) {
     static const char *const layers[] = {"", "dropout: {p: 0.5}, ", "linear: {units: 3}, relu, "};
     static const char *const optimizers[] = {"sgd: {rate: 0.1}", "sgd: {rate: 0.1, momentum: 0.9}",
@@ -131,8 +133,8 @@ static cop_job *make_job(fuzz_bytes *in, const cop_data *data) {
     return NULL;
 }
 
-/* The job as if from elsewhere or from an earlier version: pinned to these data, even if they
- * differ. */
+/* A copy of the job that is pinned to these data, even if it does not match them. Such a job may
+ * come from elsewhere, or from an earlier version. */
 static cop_job *pin_again(const cop_job *job, const cop_data *data) {
     char digest[65], *own = job->message->pinned->data_digest;
     cop_job *stored = NULL;
@@ -156,7 +158,8 @@ static void compute(cop_message *lease) {
     cop_buffer_release(tensor);
 }
 
-/* Checks that the lease has what the worker expects, all copied from the data. */
+/* Checks that samples and labels of the lease have the sizes that the worker expects, and that the
+ * data contain so many samples. */
 static void judge_lease(const coord_resident *r, bool test, const cop_message *lease) {
     const size_t rows = lease->part[COP_PART_LABELS]->size / sizeof(int32_t);
     const cop_data_part *part = test ? &r->data->test : &r->data->train;
@@ -166,7 +169,8 @@ static void judge_lease(const coord_resident *r, bool test, const cop_message *l
         FUZZ_CHECK(((const int32_t *)lease->part[COP_PART_LABELS]->data)[i] < r->data->classes);
 }
 
-/* If `parts`, with weights and spec; otherwise the worker has them. */
+/* Makes a lease and has it computed. If `parts`, the lease contains weights and job; otherwise the
+ * worker has them from an earlier lease. */
 static void lease(coord_resident *r, bool evaluate, uint32_t first, uint32_t count, bool parts) {
     coord_action a = {.type = COORD_ACTION_LEASE, .job = 1, .step = 1};
     cop_message m = {.type = COP_MESSAGE_LEASE};
@@ -196,7 +200,8 @@ static void lease_all(coord_resident *r, bool parts) {
               parts);
 }
 
-/* Takes ownership of the job and of one reference to the data. False: refused. */
+/* Loads a job with its data, as a coordinator does. Owns both from now on. False: it was refused.
+ */
 static bool prepare(coord_resident *r, cop_job *job, cop_data *data, const char *folder) {
     const coord_start_at at = {.job = job,
                                .data = data,
@@ -213,14 +218,14 @@ static bool prepare(coord_resident *r, cop_job *job, cop_data *data, const char 
     return false;
 }
 
-/* Uses them like a coordinator in training. Takes ownership of both. */
+/* Uses job and data like a coordinator in training. Owns both from now on. */
 static void train(cop_job *job, cop_data *data) {
     coord_resident r = {0};
     if (prepare(&r, job, data, NULL)) lease_all(&r, true);
     coord_resident_fini(&r);
 }
 
-/* Uses them like a client that evaluates and replays. */
+/* Uses job and data like a client that evaluates and replays. */
 static void look(const cop_job *job, const cop_data *data) {
     cop_error error = {0};
     cop_replay *replay = NULL;
@@ -267,7 +272,7 @@ static void use_job_and_data(fuzz_bytes *in) {
     }
 }
 
-/* A worker with one job's spec and weights gets leases of another job with the same number. */
+/* A worker that has one job and its weights gets leases of another job with the same number. */
 static void use_lease_and_worker(fuzz_bytes *in) {
     cop_data *a = make_data(in, true), *b = make_data(in, true);
     cop_job *first = make_job(in, a), *second = make_job(in, b);
@@ -285,7 +290,7 @@ static void use_lease_and_worker(fuzz_bytes *in) {
 
 /* ---- a job and files ---- */
 
-/* Writes a state.json with the hashes of the current files. */
+/* Corrects the hashes in state.json, so that they are those of the files as they are now. */
 static void seal(const char *folder) {
     static const char *const keys[] = {"\"model_xxh3\": \"", "\"optimizer_xxh3\": \""};
     static const char end[] = "  \"state_xxh3\": \"";
@@ -312,7 +317,8 @@ static float *new_flat(const cop_job *job) {
     return flat;
 }
 
-/* A folder with a checkpoint of step 2 and final weights of `step`. */
+/* Writes into a job's folder a checkpoint of step 2, and a file of final weights that says `step`.
+ */
 static void write_folder(const cop_job *job, const char *folder, uint64_t step) {
     float *flat = new_flat(job), *states[2] = {new_flat(job), new_flat(job)};
     char *path = cop_path_join(folder, pair_files[4]);
@@ -330,7 +336,8 @@ static void write_folder(const cop_job *job, const char *folder, uint64_t step) 
     cop_free(states[1]);
 }
 
-/* Copies files of the second folder to the first; bit i of `which` selects file i. */
+/* Copies files from the second folder to the first. Bit i of `which` selects file i, and bit 7 has
+ * the hashes corrected afterwards. */
 static void mix(uint8_t which) {
     for (int i = 0; i < PAIR_FILES; i++) {
         size_t size;
@@ -361,7 +368,7 @@ static void use_job_and_checkpoint(fuzz_bytes *in) {
     cop_data_destroy(b);
 }
 
-/* Uses one job's weights, in a file, for another job. */
+/* Reads a file with one job's weights as weights of another job. */
 static void use_model_and_spec(fuzz_bytes *in) {
     cop_data *a = make_data(in, true), *b = fuzz_byte(in) % 2 ? make_data(in, true) : NULL;
     cop_job *own = make_job(in, a), *other = make_job(in, b ? b : a);
@@ -433,7 +440,8 @@ static void evaluate(coord_engine *engine, bool plain) {
     coord_evaluation_unload(&e);
 }
 
-/* The row of one job, with the folder and the data of another. */
+/* The store's row of one job, with files in the job's folder and with data that may be another's.
+ */
 static void use_store_and_folder(fuzz_bytes *in) {
     cop_data *a = make_data(in, true), *b = make_data(in, true);
     cop_job *own = make_job(in, a), *other = make_job(in, b);
@@ -456,7 +464,7 @@ static void use_store_and_folder(fuzz_bytes *in) {
         FUZZ_CHECK(spec && !coord_store_flush(pair.store));
         write_folder(own, pair.folder[0], own->steps);
         write_folder(other, pair.folder[1], other->steps);
-        if (row) /* as after an exchange of folders: weights that claim to belong to the job */
+        if (row) /* weights that claim to be those of the job, as if folders were exchanged */
             write_folder(row, pair.folder[0], row->steps);
         mix(fuzz_byte(in));
         write_pack(digest, row ? b : a);
@@ -495,7 +503,8 @@ static void make_world(void) {
         NULL));
 }
 
-/* A short input is continued by pseudo-random bytes. */
+/* Makes all inputs 512 bytes long. Short ones are continued by pseudo-random bytes that follow from
+ * the input; long ones are cut. */
 static fuzz_bytes stretch(const uint8_t *data, size_t size) {
     static uint8_t bytes[512];
     uint64_t state = cop_hash_xxh3(data, size) | 1;

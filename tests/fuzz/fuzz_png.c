@@ -1,5 +1,5 @@
-/* Fuzz target: random bytes that begin like a PNG file, unchanged and with corrected checksums of
- * chunks, so that the code behind them is reached. */
+/* Fuzz target: random bytes as a picture, if they begin like a PNG file. They are read unchanged,
+ * and with corrected checksums of chunks, so that the code behind the check of these is reached. */
 #include <string.h>
 #include <zlib.h>
 
@@ -10,7 +10,8 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 
 #define SIGNATURE "\x89PNG\r\n\x1a\n"
 
-/* A chunk is a length, four letters, this many bytes, and their CRC. */
+/* Corrects the checksums of all chunks. A chunk consists of a length, four letters, as many bytes
+ * as the length says, and the CRC of letters and bytes. */
 static void seal_chunks(uint8_t *png, size_t size) {
     for (size_t at = 8; size - at >= 12;) {
         const uint32_t length = cop_load_u32_big(png + at);

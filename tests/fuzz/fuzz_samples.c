@@ -1,5 +1,5 @@
-/* Fuzz target: random bytes as samples for a trained model, in every format that is recognized by
- * its content. */
+/* Fuzz target: random bytes as samples for a trained model, in each of the formats that are
+ * recognised by their content. */
 #include <stdint.h>
 #include <string.h>
 
@@ -8,7 +8,8 @@
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 
-/* A refusal must have a message; accepted samples must have the model's form. */
+/* Reads the bytes as samples of this form. A refusal must have a message. Accepted samples must
+ * have the form's type, be readable completely, and have labels within its classes. */
 static void judge_form(const cop_data_form *form, const uint8_t *data, size_t size) {
     char *bytes = cop_alloc(size + 1);
     cop_data_samples s;

@@ -1,7 +1,8 @@
 /* Fuzz target: messages of workers to a coordinator with a running job. The input is a
- * conversation: the type of a message, flags, its protobuf header (length and bytes), and the bytes
- * of a tensor. A 0 stands for values from the coordinator (the worker's number and session, the
- * lease), for the worker that was welcomed last or the one before. */
+ * conversation. Each message consists of its type, flags, its protobuf header (length and bytes),
+ * and if flagged the bytes of a tensor. Where a message has 0 for the worker's number and session
+ * or for the lease, the values that the coordinator has given are filled in: those of the worker
+ * that was welcomed last or, if flagged, of the one before. */
 #include <math.h>
 
 #include "fuzz/world.h"
@@ -10,6 +11,10 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 
 static fuzz_world session_world;
 
+/* Flags of a message:
+ *   HAS_TENSOR  it has a tensor
+ *   RIGHT_SIZE  the tensor's bytes are repeated to the size of the weights
+ *   OTHER       it is filled in for the worker that was welcomed before the last one */
 enum { HAS_TENSOR = 1, RIGHT_SIZE = 2, OTHER = 4 };
 
 #define SESSION_JOB                                                                                \
@@ -34,7 +39,8 @@ static void submit_job(fuzz_world *w) {
     cop_proto_free(&r.job->base);
 }
 
-/* Ends the job first: otherwise the stop waits for a step that nobody finishes. */
+/* Ends the coordinator. Cancels the job first, because otherwise the stop waits for a step that
+ * nobody finishes. */
 static void end_world(fuzz_world *w) {
     static const uint8_t cancel[] = {0x08, 1, 0x10,
                                      COPPICE__API__CONTROL_JOB_REQUEST__ACTION__CANCEL};
@@ -56,7 +62,7 @@ static void fill_pull(const fuzz_self *self, cop_pull *p) {
     p->result.attempt = self->lease.attempt;
     p->result.first = self->lease.first;
     p->result.count = self->lease.count;
-    if (!p->result.samples) p->result.samples = self->lease.count; /* a shard has one sample */
+    if (!p->result.samples) p->result.samples = self->lease.count; /* each shard has one sample */
 }
 
 static void fill_in(const fuzz_world *w, const fuzz_self *self, cop_message *m) {
@@ -70,7 +76,8 @@ static void fill_in(const fuzz_world *w, const fuzz_self *self, cop_message *m) 
     }
 }
 
-/* After other results, blocks are delayed, or the worker's name gets no more work. */
+/* False for results after which blocks are computed later, or the worker's name gets no more work.
+ * The coordinator is then replaced before the next input. */
 static bool is_harmless(const cop_message *m) {
     const cop_result *r = &m->pull.result;
     const cop_buffer *tensor = m->part[COP_PART_RESULT];
@@ -99,7 +106,8 @@ static void say(fuzz_world *w, uint16_t type, uint8_t flags, fuzz_bytes proto, f
     cop_buffer_release(frame);
 }
 
-/* A peer may harm this job, because its results are believed unless another's differ. */
+/* Must the coordinator be replaced before the next input? A peer may have harmed the job, because
+ * its results are believed unless those of another worker differ. */
 static bool is_spent(const fuzz_world *w, uint32_t inputs) {
     return inputs >= 200 || w->changed || w->disputed || w->server->api->count != 1 ||
            w->server->api->notes[0].state > COORD_RUNNING;

@@ -1,6 +1,8 @@
-/* Fuzz target: the small files of a coordinator's state folder. The first byte chooses: the index
- * of the data sets, the manifest of an upload (random bytes), or the store (changes of a valid one,
- * each with position and bytes, because SQLite's file is large and mostly empty). */
+/* Fuzz target: the small files of a coordinator's state folder. The first byte chooses one of
+ * - the index of the data sets, which becomes the rest of the input,
+ * - the manifest of an upload, which becomes the rest of the input,
+ * - the store. SQLite's file is large and mostly empty, so the input consists of changes of a valid
+ *   file, each with a position and bytes. */
 #include "common/base/hash.h"
 #include "coordinator/store/datasets.h"
 #include "coordinator/store/store.h"
@@ -17,7 +19,7 @@ enum { INDEX, MANIFEST, STORE, KINDS };
 typedef struct good_state {
     char folder[128], *store;
     size_t store_size;
-    cop_data *upload; /* an unfinished upload with its only chunk */
+    cop_data *upload; /* the data set of an unfinished upload, whose only chunk has arrived */
     char upload_digest[65];
 } good_state;
 static good_state state_folder;
@@ -87,7 +89,7 @@ static void remove_from(const char *folder, const char *name) {
 
 /* ---- data sets ---- */
 
-/* With a store without names of data sets. */
+/* Opens the data sets. The store is replaced by the valid one, which names no data sets. */
 static coord_datasets *open_sets(const good_state *g, coord_store **store) {
     coord_datasets *sets = NULL;
     cop_error error = {0};
@@ -119,7 +121,8 @@ static void take_index(const good_state *g, fuzz_bytes index) {
     coord_store_close(store);
 }
 
-/* Commits an upload, which becomes the data set of its digest, or none. */
+/* Commits an upload with this manifest. It must become the data set of its digest, or be refused.
+ */
 static void take_manifest(const good_state *g, fuzz_bytes manifest) {
     char folder[96], name[128];
     coord_dataset found;

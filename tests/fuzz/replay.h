@@ -1,5 +1,6 @@
-/* Replays the kept inputs of a fuzz target, tests/fuzz/corpus/<target>/: seeds, and inputs that
- * once failed. Tests run in the root of the repository. */
+/* Replays the kept inputs of a fuzz target, which are in tests/fuzz/corpus/<target>/: seeds, and
+ * inputs that once failed. The path is relative, because tests run in the root of the repository.
+ */
 #ifndef TESTS_FUZZ_REPLAY_H
 #define TESTS_FUZZ_REPLAY_H
 
@@ -9,7 +10,8 @@
 #include "common/base/file.h"
 #include "fuzz/fuzz.h"
 
-/* Returns the number of inputs. Prints the name of each first, in case it stops the process. */
+/* Returns the number of kept inputs; 0 if they cannot be listed. Prints the name of each before it
+ * is run, in case it stops the process. */
 static inline size_t fuzz_replay(const char *target, int (*run)(const uint8_t *, size_t)) {
     char folder[128], **names, *bytes;
     size_t count, size;

@@ -1,5 +1,5 @@
-/* Shared by the fuzz targets of the wire: frames with corrected hashes, so that the code behind
- * them is reached, and checks of accepted messages. */
+/* Shared by the fuzz targets of the wire: frames with correct hashes, so that the code behind the
+ * check of the hashes is reached, and checks of accepted messages. */
 #ifndef TESTS_FUZZ_WIRE_H
 #define TESTS_FUZZ_WIRE_H
 
@@ -9,8 +9,8 @@
 #include "common/wire/codec.h"
 #include "fuzz/fuzz.h"
 
-/* Corrects magic, version and both hashes (for their places see codec.h), if the lengths allow it.
- */
+/* Corrects magic, version and both hashes of a frame (common/wire/codec.h shows their places). Does
+ * nothing if the frame is too short for its header or for the protobuf header. */
 static inline void fuzz_seal(cop_buffer *frame) {
     char *bytes = frame->data;
     if (frame->size < COP_FRAME_HEADER_SIZE) return;
@@ -24,7 +24,8 @@ static inline void fuzz_seal(cop_buffer *frame) {
     cop_store_u64(bytes + 48, cop_hash_xxh3(bytes, body));
 }
 
-/* A frame with these bytes as protobuf header and as parts (NULL: no part). */
+/* A frame with these bytes as protobuf header and as parts. A part whose bytes are NULL is absent.
+ */
 static inline cop_buffer *fuzz_frame(uint16_t type, fuzz_bytes proto,
                                      const fuzz_bytes parts[COP_MESSAGE_PARTS]) {
     size_t body = cop_align_up(COP_FRAME_HEADER_SIZE + proto.size, 64), size = body;
@@ -49,8 +50,8 @@ static inline cop_buffer *fuzz_frame(uint16_t type, fuzz_bytes proto,
     return frame;
 }
 
-/* An accepted message, or one of our own, must be accepted by its receiver with the same contents.
- */
+/* A message that was accepted, or that our own code has made, must be accepted again after
+ * encoding, with the same type and with parts of the same sizes. */
 static inline void fuzz_judge_message(const cop_message *message) {
     cop_message again;
     cop_buffer *frame = cop_buffer_create(cop_codec_size(message));
@@ -65,7 +66,8 @@ static inline void fuzz_judge_message(const cop_message *message) {
     cop_buffer_release(frame);
 }
 
-/* False: refused with a message, without keeping the frame. Otherwise the caller owns *out. */
+/* Decodes a frame. True: the caller owns *out. False: the frame was refused with a message, and no
+ * reference to it was kept. */
 static inline bool fuzz_decode(cop_buffer *frame, cop_message *out) {
     cop_error error = {0};
     if (!cop_codec_decode(frame, out, &error)) return true;

@@ -1,6 +1,6 @@
 /* A coordinator for the fuzz targets of requests. It is the real one, with its threads and a state
- * folder, but requests come from a conversation of one peer, and each message is handled before the
- * next. After the peer has disconnected, none of its requests may be waiting. */
+ * folder. But all requests come from one peer, and each is handled completely before the next one
+ * arrives. When the peer has disconnected, none of its requests may be waiting any more. */
 #ifndef TESTS_FUZZ_WORLD_H
 #define TESTS_FUZZ_WORLD_H
 
@@ -12,9 +12,9 @@
 #include "fuzz/wire.h"
 
 #define FUZZ_CONNECTION (NET_MEMORY_CONNECTIONS + 4711)
-#define FUZZ_TALK_MOST  12 /* messages per conversation; a connection may have 16 open requests */
+#define FUZZ_TALK_MOST  12 /* messages per conversation, fewer than the 16 that may be open */
 
-/* A worker that the peer plays, with the values from the coordinator. */
+/* A worker that the peer plays: what the coordinator has told it. */
 typedef struct fuzz_self {
     uint64_t worker, session;
     cop_lease lease;
@@ -24,20 +24,21 @@ typedef struct fuzz_world {
     coord_server *server;
     char state[128], data[128];
     uv_sem_t done;
-    /* changed only on the loop, for which the target's thread waits */
+    /* The loop uses these fields while the target's thread waits for it. */
     coord_mail mail;
-    cop_message *message; /* to be delivered */
-    bool leaving, left;
-    uint32_t open;     /* unanswered requests */
-    bool changed;      /* something stays after the peer has disconnected */
-    bool disputed;     /* results of job 1 differed, so a worker may be in quarantine */
-    fuzz_self self[2]; /* the two workers that were welcomed last */
-    int newest;
+    cop_message *message; /* the message to deliver; or NULL */
+    bool leaving;         /* the peer is to disconnect */
+    bool left;            /* the peer has disconnected */
+    uint32_t open;        /* number of requests without an answer */
+    bool changed;         /* something may stay changed after the peer has disconnected */
+    bool disputed;        /* results of job 1 differed, so a worker may be in quarantine */
+    fuzz_self self[2];    /* the two workers that were welcomed last */
+    int newest;           /* index in `self` of the worker that was welcomed last */
     size_t weights_size;
 } fuzz_world;
 
 typedef struct fuzz_request {
-    cop_request request; /* first */
+    cop_request request; /* the first field, because its address is that of the fuzz_request */
     fuzz_world *world;
 } fuzz_request;
 
@@ -84,7 +85,8 @@ static bool fuzz_busy(const fuzz_world *w) {
     return busy;
 }
 
-/* On the loop: handles the task, then repeats until nothing is running. */
+/* Runs on the loop. Delivers the message or disconnects the peer, then posts itself again until
+ * nothing is running any more. */
 static void fuzz_on_loop(coord_engine *engine, coord_mail *mail) {
     coord_server *server = coord_server_of(engine);
     fuzz_world *w = (fuzz_world *)(void *)((char *)mail - offsetof(fuzz_world, mail));
@@ -118,7 +120,8 @@ static void fuzz_run_loop(fuzz_world *w) {
     uv_sem_wait(&w->done);
 }
 
-/* Takes ownership of the message. */
+/* Delivers a message from the peer, and waits until it is handled. Owns what the message contains.
+ */
 static inline void fuzz_tell(fuzz_world *w, cop_message *message) {
     w->left = false;
     w->message = message;
@@ -147,7 +150,7 @@ static inline void fuzz_call(fuzz_world *w, uint32_t method, fuzz_bytes body,
     fuzz_tell(w, &m);
 }
 
-/* A coordinator with an empty state folder, that offers the data set "tiny.pack". */
+/* Starts a coordinator with an empty state folder. It offers the data set "tiny.pack". */
 static inline void fuzz_world_start(fuzz_world *w) {
     coord_config config = {.state = w->state, .data_folder = w->data, .update_threads = 1};
     cop_error error = {0};
