@@ -358,8 +358,8 @@ typedef struct coord_core_config {
     uint32_t evaluations_max;  /* evaluations at once (default 4); more are refused with LIMIT */
     uint64_t lease_floor_ns;   /* shortest time from a lease to its deadline (default 5 s); it is a
                                   twentieth of this for a worker whose times are known */
-    uint32_t lease_overhead_percent; /* what a lease costs besides computing, in percent of one
-                                        shard's computing time (default 25); block sizes depend on
+    uint32_t lease_overhead_percent; /* what a lease costs besides computing, in percent of the
+                                        quickest worker's round (default 25); block sizes depend on
                                         it */
     uint64_t heartbeat_ns;           /* time between two heartbeats (default COP_HEARTBEAT_MS) */
     uint64_t save_patience_ns; /* if the final weights cannot be written (full disk), the core tries

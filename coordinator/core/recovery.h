@@ -1,6 +1,7 @@
-/* What survives a restart, as decisions without I/O (the simulator drives the same code): which of
- * the store's writes must be on the disk before anything follows from them; what becomes of a
- * stored job; and the keys of submissions, by which a repeated request creates no second job.
+/* What survives a restart, as decisions without I/O (the simulator drives the same code):
+ * - which of the store's writes may be dropped or refused, and which need fsync;
+ * - which stored jobs continue after a restart;
+ * - the keys of submissions: a request that a client repeats creates no second job.
  * Called by the store and the API, not by the core. */
 #ifndef COP_COORDINATOR_RECOVERY_H
 #define COP_COORDINATOR_RECOVERY_H
@@ -12,14 +13,17 @@
 
 /* ---- the store's writes ---- */
 
-/* What may happen to a record if the disk does not take it. */
+/* What may happen to a record if the disk is full or slow. */
 typedef enum recovery_need {
-    RECOVERY_MAY_GO,    /* metrics and events: dropped when too many wait; written without fsync */
-    RECOVERY_REFUSABLE, /* its caller waits: refused when too many wait, never dropped */
-    RECOVERY_MUST_SURVIVE /* a restart depends on it: never dropped, written with fsync */
+    RECOVERY_MAY_GO, /* metrics and events: dropped when too many records wait to be written;
+                        written without fsync */
+    RECOVERY_REFUSABLE, /* somebody waits for the result: the write is refused when too many records
+                           wait, but a record is never dropped later; written with fsync */
+    RECOVERY_MUST_SURVIVE /* a restart depends on it: never refused, never dropped; written with
+                             fsync */
 } recovery_need;
 
-/* X(kind, its need): each kind of record. */
+/* X(kind, need) for each kind of record and its recovery_need. */
 #define STORE_KIND_TABLE(X)                                                                        \
     X(STORE_ADD_JOB, RECOVERY_REFUSABLE)                                                           \
     X(STORE_SET_STATE, RECOVERY_MUST_SURVIVE)                                                      \
@@ -41,46 +45,54 @@ typedef enum store_kind {
 #undef X
         STORE_KINDS,
     STORE_BARRIER =
-        STORE_KINDS /* not a record: somebody waits until all before it is on the disk */
+        STORE_KINDS /* not a record: somebody waits until all earlier records are on the disk */
 } store_kind;
 
+/* The need of a kind of record; RECOVERY_MUST_SURVIVE for STORE_BARRIER. */
 recovery_need recovery_need_of(store_kind kind);
-/* Must it be on the disk when its transaction ends? Such writes survive the first failure of a full
- * disk. A loss of power may cost the last moments of metrics and events. */
+/* Must the record be on the disk, by fsync, when its transaction ends? False only for metrics and
+ * events for which nobody waits: a loss of power may cost the newest of them. */
 bool recovery_is_durable(store_kind kind, bool somebody_waits);
-/* May one more record of this kind wait, where `queued` wait already and up to `limit` metrics may?
- */
+/* May one more record of this kind wait to be written, if `queued` records of all kinds wait
+ * already? RECOVERY_MAY_GO: while fewer than `limit` wait. RECOVERY_REFUSABLE: while fewer than
+ * twice as many wait. RECOVERY_MUST_SURVIVE: always. */
 bool recovery_has_room(store_kind kind, uint32_t queued, uint32_t limit);
 
 /* ---- jobs after a restart ---- */
 
-/* Does a job that was stored in this state continue after a restart, and in which state? */
+/* Does a job that was stored in this state continue after a restart? */
 bool recovery_takes_up(coord_job_state stored);
-coord_job_state recovery_state(coord_job_state stored); /* QUEUED or PAUSED */
+/* The state in which it continues: PAUSED if it was paused, else QUEUED. */
+coord_job_state recovery_state(coord_job_state stored);
 
-/* ---- keys of submissions: each is kept from the first request until its job is on the disk, and
- * then for the job's number ---- */
+/* ---- keys of submissions ---- */
 
+/* A key is pending from the first request that carries it until the job is on the disk. Then it is
+ * kept with the job's number, to answer requests that are repeated later. */
 typedef struct recovery_key {
     unsigned char key[COORD_KEY_SIZE];
-    uint64_t job; /* 0: none yet, or a free place */
+    uint64_t job; /* 0: the key is pending, or the place is free */
     bool pending;
-    uint64_t repeat; /* the host's handle of the newest repeated request while pending; 0: none */
+    uint64_t repeat; /* the host's handle of the newest repeated request while the key is pending;
+                        0: none */
 } recovery_key;
 
 typedef struct recovery_keys {
     recovery_key keys[COORD_KEYS]; /* of the newest submissions */
-    uint32_t next;
+    uint32_t next;                 /* the place to claim next, modulo COORD_KEYS */
 } recovery_keys;
 
-/* The place of a known key; NULL: it is new. */
+/* The place of a known key; NULL: the key is new. */
 recovery_key *recovery_find(recovery_keys *keys, const unsigned char key[COORD_KEY_SIZE]);
-/* A new, pending key, in the place of the oldest that is not pending; NULL: all are, try again. */
+/* Stores a new, pending key in the place of the oldest key that is not pending. NULL: all keys are
+ * pending, so the client must try again later. */
 recovery_key *recovery_claim(recovery_keys *keys, const unsigned char key[COORD_KEY_SIZE]);
-/* The submission ended; job 0: it failed, so its key is forgotten and may come again. */
+/* Call when the submission of a pending key has ended, with the number of its job. job 0: it has
+ * failed, so the key is forgotten, and a repeated request is a new submission. */
 void recovery_settle(recovery_key *key, uint64_t job);
-/* Call at the start for the keys of stored jobs, newest first; more than COORD_KEYS are ignored.
- * Call recovery_recalled at the end: free places are the next to be claimed, then the oldest. */
+/* Call recovery_recall at the start for the key of each stored job, the newest job first; after
+ * COORD_KEYS calls, further keys are ignored. Then call recovery_recalled once: from then on, new
+ * keys get the free places first, and then the places of the oldest keys. */
 void recovery_recall(recovery_keys *keys, const unsigned char key[COORD_KEY_SIZE], uint64_t job);
 void recovery_recalled(recovery_keys *keys);
 
