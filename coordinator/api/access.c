@@ -1,6 +1,6 @@
-/* Access rights: one table of requests with the role that each needs. A connection with a
- * certificate has the roles and the name in it. Any other connection must know the token, and then
- * has both roles. Every request passes here before it is handled. */
+/* Access rights. One table lists all requests with the role that each needs. A connection with a
+ * certificate has the roles and the name that are in the certificate. Any other connection must
+ * know the token, and then has both roles. Every request is checked here before it is handled. */
 #include "coordinator/api/access.h"
 
 #include <stdarg.h>
@@ -10,7 +10,7 @@
 #include "common/base/hash.h"
 #include "common/base/str.h"
 
-/* Messages. The methods of CALL are in the API's own table. */
+/* The messages other than CALL. The methods of CALL are in the table of api.c. */
 static const coord_right messages[] = {
     {COP_MESSAGE_HELLO, 0, "HELLO", COP_ROLE_WORKER},
     {COP_MESSAGE_HEARTBEAT, 0, "HEARTBEAT", COP_ROLE_WORKER},
@@ -26,7 +26,8 @@ bool coord_right_at(size_t at, coord_right *out) {
     return coord_api_right_at(at - MESSAGES, out);
 }
 
-/* The row of a request. False: it is not a request, or unknown. */
+/* Finds the row of a message. A HELLO of a client needs the role of a client. False: the message is
+ * not a request, or it is a CALL of an unknown method. */
 static bool find_right(const cop_message *m, coord_right *out) {
     for (size_t at = 0; coord_right_at(at, out); at++)
         if (out->type == m->type &&

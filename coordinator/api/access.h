@@ -1,5 +1,6 @@
-/* Access rights: which role a request needs, which credentials give it, and the limits of one
- * identity. See access.c. Loop thread unless a comment says otherwise. */
+/* Access rights: which role each request needs, which credentials give this role, and how much one
+ * identity may use. See access.c. All functions are for the loop thread, unless their comment says
+ * otherwise. */
 #ifndef COP_COORDINATOR_ACCESS_H
 #define COP_COORDINATOR_ACCESS_H
 
@@ -8,67 +9,75 @@
 
 /* The session of a worker, from its HELLO to WORKER_GONE. */
 typedef struct coord_session {
-    uint64_t worker;        /* its number, ascending; modulo COP_WORKERS_MAX its index in the table;
-                               0: no worker */
-    uint64_t secret;        /* the worker proves with it that the control socket is its own */
-    uint64_t connection[2]; /* work, control; 0: none */
-    uint64_t held;          /* the unanswered PULL (cop_request *) that the core knows; 0: none */
-    uint64_t digesting;     /* the unanswered PULL that waits for `hashing`; 0: none */
-    bool hashing; /* a task hashes a gradient of this session, or of the one before it: the
-                     place is not free */
-    bool drain;
+    uint64_t worker; /* the worker's number; later workers get larger ones. The number modulo
+                        COP_WORKERS_MAX is the index of the session. 0: there is no worker */
+    uint64_t secret; /* random; the requests of the worker must contain it */
+    uint64_t connection[2]; /* of the work socket and of the control socket; 0: not connected */
+    uint64_t held;      /* the unanswered PULL (cop_request *) that the core knows; 0: none */
+    uint64_t digesting; /* the unanswered PULL (cop_request *) that is given to the core when
+                           `hashing` ends; 0: none */
+    bool hashing;       /* a task hashes a tensor of this worker, or, if worker is 0, of the worker
+                           that has left; the place is not free until the task ends */
+    bool drain;         /* the worker shall leave, and gets no more work */
     uint32_t threads;
-    char name[COP_NAME_MAX], isa[16], address[64], build[64];
-    char certificate[COP_NAME_MAX]; /* its name; "": none */
+    char name[COP_NAME_MAX]; /* unique among the sessions */
+    char isa[16];            /* instruction set of its kernels */
+    char address[64];
+    char build[64];                 /* version of its program */
+    char certificate[COP_NAME_MAX]; /* the name in its certificate; "": it has none */
 } coord_session;
 
 typedef struct coord_access {
-    const coord_config *config;
-    char token[65];          /* "": none is required */
-    coord_session *sessions; /* COP_WORKERS_MAX */
+    const coord_config *config; /* borrowed */
+    char token[65];             /* "": no token is required */
+    coord_session *sessions;    /* array of COP_WORKERS_MAX */
 } coord_access;
 
-/* The session of this worker; NULL: it has none. */
+/* Returns the session of this worker. NULL: it has none. */
 coord_session *coord_session_find(const coord_access *access, uint64_t worker);
-/* Answers the request with FAILURE. */
+/* Answers the request with FAILURE, which has this code and text. */
 void coord_reply_failure(cop_request *request, cop_err code, const char *format, ...)
     __attribute__((format(printf, 3, 4)));
 
 /* A kind of request and the role that it needs. */
 typedef struct coord_right {
     cop_message_type type;
-    uint32_t method; /* of a CALL */
+    uint32_t method; /* of a CALL; otherwise 0 */
     const char *name;
-    unsigned role;
+    unsigned role; /* COP_ROLE_... */
 } coord_right;
-/* Lists all kinds: at = 0, 1 ... False: there are no more. */
+/* Lists all kinds of requests: the caller counts `at` up from 0 until the result is false. */
 bool coord_right_at(size_t at, coord_right *out);
-/* Those of CALL, from the table of methods in api.c. */
+/* Lists the methods of CALL in the same way, from the table in api.c. */
 bool coord_api_right_at(size_t at, coord_right *out);
 
-/* These three return false if they refuse the request, which they have then answered. */
-/* Does the certificate, if there is one, have the role that the request needs? */
+/* The next three functions check a request. If they refuse it, they answer it with FAILURE and
+ * return false. */
+/* True if the connection has no certificate, or if its certificate has the role that the request
+ * needs. Also true for an unknown request, which is refused later. */
 bool coord_access_role(cop_request *request);
-/* Without a certificate: is the token right? */
+/* True if the connection has a certificate, or if the token is right, or if none is required. */
 bool coord_access_token(const coord_access *access, cop_request *request, const char *token);
-/* Does the certificate allow a worker of this name? */
+/* True if the name is valid and the certificate, if there is one, allows a worker of this name. */
 bool coord_access_name(cop_request *request, const char *name);
 
-/* The name of a new worker (made unique later), and the identity that its strikes count against:
- * the certificate; or the name, if there is no certificate or many workers share it. */
+/* How a new worker is called. */
 typedef struct coord_worker_identity {
-    char name[COP_NAME_MAX], identity[COP_NAME_MAX + 16];
+    char name[COP_NAME_MAX]; /* not yet unique: sessions.c makes it unique */
+    /* The identity to which its strikes are counted. It is the certificate, if it is for a single
+     * worker. It is the name, if many workers share the certificate or there is no certificate. */
+    char identity[COP_NAME_MAX + 16];
 } coord_worker_identity;
 void coord_access_identify(const cop_request *request, const cop_hello *hello,
                            coord_worker_identity *out);
-/* The identity that limits count against: the name in the certificate, or "" for all who know the
- * token. Lives as long as the request. Any thread. */
+/* Returns the identity to which limits apply: the name in the certificate, or "" for all peers
+ * without a certificate. It is valid as long as the request. Any thread. */
 const char *coord_access_identity(const cop_request *request);
-/* How many of `all` places one identity may take: `share`, or all of them if there is only one
- * identity (no TLS). Any thread. */
+/* Returns how many of `all` places one identity may take: `share`, but not more than `all`. Without
+ * TLS there is only one identity, and it may take all of them. Any thread. */
 uint32_t coord_access_share(const coord_access *access, uint32_t share, uint32_t all);
-/* The session with this number and secret, if the request comes with the same certificate (or both
- * have none); NULL otherwise. */
+/* Returns the session with this number and secret. NULL: there is none, or the request comes with
+ * another certificate than the HELLO of the session (no certificate also counts as one). */
 coord_session *coord_access_session(const coord_access *access, const cop_request *request,
                                     uint64_t worker, uint64_t secret);
 

@@ -1,4 +1,4 @@
-/* The calls of clients: each is checked and handed to the handler of its method. See api.h. */
+/* Checks each call of a client and hands it to the handler of its method. See api.h. */
 #include "coordinator/api/api.h"
 
 #include <stdio.h>
@@ -35,11 +35,11 @@ void api_fail(cop_request *request, const cop_error *error, cop_err code) {
 typedef struct api_method {
     api_handler handler;
     const ProtobufCMessageDescriptor *request;
-    bool large;      /* holds a model, a data set or a history in memory */
-    size_t bulk_max; /* bytes that may come with the call */
+    bool large;      /* a call holds a model, a data set or a history in memory */
+    size_t bulk_max; /* how many bytes of data may come with a call, in addition to its message */
 } api_method;
 
-/* X(METHOD, name, large, bulk_max): handler api_name, message name_request */
+/* X(METHOD, name, large, bulk_max): the handler is api_NAME, and the message NAME_request. */
 #define METHOD_TABLE(X)                                                                            \
     X(SUBMIT, submit, false, 0)                                                                    \
     X(LIST_JOBS, list_jobs, false, 0)                                                              \
@@ -72,7 +72,7 @@ static const api_method methods[] = {
 };
 #define METHODS (sizeof methods / sizeof *methods)
 
-/* NULL: unknown. */
+/* Returns the row of the method. NULL: the method is unknown. */
 static const api_method *find_method(uint32_t method) {
     return method < METHODS && methods[method].handler ? &methods[method] : NULL;
 }
@@ -83,7 +83,7 @@ bool api_method_is_large(uint32_t method) {
     return m->large;
 }
 
-/* Every method is for clients. */
+/* Every method needs the role of a client. */
 bool coord_api_right_at(size_t at, coord_right *out) {
     for (uint32_t method = 0; method < METHODS; method++) {
         if (!methods[method].handler) continue;
@@ -101,8 +101,8 @@ bool coord_api_right_at(size_t at, coord_right *out) {
 
 /* ---- calls ---- */
 
-/* The bytes that came with a call stay in memory while it is worked on or held, so no call brings
- * more than its method needs. */
+/* Checks the size of the parts of a call. They stay in memory while the call is worked on, so a
+ * call must not bring more bytes than its method needs. */
 static cop_err check_parts(const cop_message *m, const api_method *method, cop_error *error) {
     const cop_buffer *body = m->part[COP_PART_BODY], *bulk = m->part[COP_PART_BULK];
     if (!body) return cop_fail(error, COP_ERR_PROTOCOL, "it has no request");
@@ -117,6 +117,7 @@ static cop_err check_parts(const cop_message *m, const api_method *method, cop_e
     return COP_OK;
 }
 
+/* Unpacks the message of the call and passes it to the handler, or answers FAILURE. */
 static void handle(coord_api *api, cop_request *request, const api_method *method) {
     const cop_message *m = cop_request_message(request);
     cop_error error = {0};
@@ -156,7 +157,7 @@ void coord_api_on_call(coord_api *api, cop_request *request) {
 /* ---- life ---- */
 
 void coord_api_destroy(coord_api *api) {
-    COP_ASSERT(api->tasks == 0 && !api->committing); /* coord_api_release */
+    COP_ASSERT(api->tasks == 0 && !api->committing); /* coord_api_release has waited for them */
     cop_free(api->notes);
     cop_free(api);
 }

@@ -1,9 +1,11 @@
-/* Shared by the files of the API. api.c decodes calls and hands them to their handlers; api_task.c
- * runs work on the thread pool and limits it per identity; api_notes.c remembers what is shown of
- * jobs; api_watch.c holds requests until there is news. The handlers are in api_submit.c,
- * api_jobs.c, api_model.c, api_logs.c, api_evaluation.c, api_history.c, api_workers.c and
- * api_data.c; api_recover.c takes up the jobs of the store. Loop thread unless a comment says
- * otherwise. */
+/* Shared by the files of the API:
+ * - api.c decodes calls and hands them to their handlers;
+ * - api_task.c runs work on the thread pool and limits it for each identity;
+ * - api_notes.c keeps the notes: what clients are shown of each job;
+ * - api_watch.c holds requests until there is news for them;
+ * - api_recover.c continues the jobs of the store after a restart;
+ * - the other files, except access.c, have the handlers of the calls.
+ * All functions are for the loop thread, unless their comment says otherwise. */
 #ifndef COP_COORDINATOR_API_H
 #define COP_COORDINATOR_API_H
 
@@ -16,39 +18,65 @@
 #include "coordinator/engine/models.h"
 #include "proto/api.pb-c.h"
 
-#define API_BUDGET   (16u << 20) /* bytes of a call's message, packed or unpacked */
-#define API_RETRY_MS 250         /* pause for a client whose request could not be held */
+#define API_BUDGET   (16u << 20) /* maximum bytes of a call's message, both packed and unpacked */
+#define API_RETRY_MS 250         /* after this time, a client repeats a request that had no place */
 
-/* What is known of a job without a query of the store: for `jobs`, `status` and `watch`. */
+/* What the API knows of a job without a query of the store. The calls of `coppice jobs`, `status`
+ * and `watch` are answered from it. */
 typedef struct api_note {
-    uint64_t job, version, step, steps, samples, evaluated_step, evaluated_samples, steps_per_epoch;
+    uint64_t job;               /* number of the job or evaluation */
+    uint64_t version;           /* grows with each change of the note */
+    uint64_t step;              /* steps done; of an evaluation, blocks done */
+    uint64_t steps;             /* of the whole job; of an evaluation, all blocks */
+    uint64_t samples;           /* how many samples epoch_loss_sum contains */
+    uint64_t evaluated_step;    /* the step of the last evaluation */
+    uint64_t evaluated_samples; /* how many samples the last evaluation had */
+    uint64_t steps_per_epoch;
     coord_lease_counts leases;
     coord_job_state state;
     int32_t priority;
     uint32_t batch;
-    bool has_train_loss, has_evaluation, on_test;
-    bool evaluation; /* an evaluation, not a training: not stored, see api_evaluation.c */
-    double train_loss, test_error, test_loss, seconds, epoch_loss_sum;
-    char name[COP_NAME_MAX], owner[COP_NAME_MAX], text[512], warning[256], digest[65],
-        data_digest[65], created[32], finished[32];
+    bool has_train_loss;
+    bool has_evaluation;
+    bool on_test;    /* evaluations are of the test part; false: of the validation part */
+    bool evaluation; /* the note is of an evaluation, which is not stored: see api_evaluation.c */
+    double train_loss; /* of the last epoch; in the first one, the mean so far */
+    double test_error; /* of the last evaluation, as a fraction; NaN: the job has no classes */
+    double test_loss;  /* of the last evaluation */
+    double seconds;    /* of training so far */
+    double epoch_loss_sum;     /* of the samples of the present epoch so far */
+    char name[COP_NAME_MAX];
+    char owner[COP_NAME_MAX];  /* name in the submitter's certificate; "": no certificate */
+    char text[512];            /* explains the state; "": no explanation */
+    char warning[256];         /* about the newest checkpoint; "": none */
+    char digest[65];           /* of the weights in the newest checkpoint; "": not known */
+    char data_digest[65];      /* of the data set */
+    char created[32];          /* UTC */
+    char finished[32];         /* UTC; "": the job has not ended */
 } api_note;
 
 /* A request that waits for news of a job or an evaluation, or for lines of a log. */
 typedef struct api_watcher {
-    cop_request *request; /* NULL: the place is free */
-    uint64_t job, version, deadline_ns, not_before_ns;
-    bool logs, asking, evaluation; /* asking: a task reads the log for it */
-    bool at_once;   /* it has no place, because its identity has used up its share: it is answered
-                       with the present state */
-    uint64_t after; /* logs: the last event that the client has */
+    cop_request *request;   /* NULL: the place is free */
+    uint64_t job;           /* number of the job or evaluation */
+    uint64_t version;       /* of the note that the client knows; another version is news */
+    uint64_t deadline_ns;   /* the request is answered at this time even without news */
+    uint64_t not_before_ns; /* before this time, news is not answered, or the log not read */
+    bool logs;              /* it waits for lines of a log */
+    bool asking;            /* a task reads the log for it */
+    bool evaluation;        /* it waits for news of an evaluation */
+    bool at_once;   /* it has no place, because all are taken or its identity has used up its share;
+                       so it is answered at once with the present state */
+    uint64_t after; /* of a log: the id of the last event that the client has */
 } api_watcher;
 
 typedef struct api_task api_task;
 
-/* A place of a call that runs on the thread pool, until its answer has left. */
+/* A place that a call needs to run on the thread pool. The call keeps it until its answer has left.
+ */
 typedef struct api_place {
-    atomic_bool taken; /* cleared by any thread */
-    bool large;
+    atomic_bool taken; /* any thread may set it to false */
+    bool large;        /* see api_method_is_large */
     char identity[COP_NAME_MAX];
 } api_place;
 
@@ -56,115 +84,132 @@ struct coord_api {
     coord_engine *engine;
     const coord_access *access;
     uint64_t started_ns;
-    api_note *notes; /* by job number, ascending */
-    uint32_t count, capacity;
-    uint64_t next_job;
-    uint64_t evaluations; /* the newest has the number COP_EVALUATION_NUMBERS + this */
+    api_note *notes;      /* sorted by job number, ascending */
+    uint32_t count;       /* number of notes */
+    uint32_t capacity;    /* number of notes that the array has room for */
+    uint64_t next_job;    /* the number of the next job */
+    uint64_t evaluations; /* the newest evaluation has the number COP_EVALUATION_NUMBERS + this */
     api_watcher watchers[COP_WATCHES_MAX];
     api_place places[COP_CALLS_MAX];
-    recovery_keys keys;   /* of the newest submissions */
-    uint32_t tasks;       /* started and not ended */
-    bool tidying;         /* a task frees data sets */
-    api_task *committing; /* submissions that the store is writing; they count as jobs */
-    uint32_t committing_count;
+    recovery_keys keys;        /* of the newest submissions */
+    uint32_t tasks;            /* number of tasks that have started and not ended */
+    bool tidying;              /* a task frees data sets in memory */
+    api_task *committing;      /* list of the submissions that the store is writing; for limits they
+                                  count as jobs */
+    uint32_t committing_count; /* length of this list */
 };
 
-/* Work that would block the loop. `work` runs on the thread pool, then `done` on the loop; `done`
- * answers the request, if any, and frees the task. */
+/* A piece of work that would block the loop. First `work` runs on the thread pool, then `done` on
+ * the loop thread. `done` answers the request, if there is one, and frees the task. */
 struct api_task {
     uv_work_t uv;
-    coord_mail mail;
+    coord_mail mail; /* brings results of the store to the loop */
     coord_api *api;
-    cop_request *request;      /* NULL: the coordinator's own work */
-    ProtobufCMessage *message; /* the unpacked call; owned */
-    cop_buffer *bulk_in;       /* bytes that came with the call; held */
-    cop_buffer *bulk_out;      /* bytes for the answer; held */
-    api_place *place;          /* of a call; NULL otherwise */
+    cop_request *request;      /* NULL: it is the coordinator's own work */
+    ProtobufCMessage *message; /* the unpacked call; owned; may be NULL */
+    cop_buffer *bulk_in;       /* bytes that came with the call: a reference, or NULL */
+    cop_buffer *bulk_out;      /* bytes for the answer: a reference, or NULL */
+    api_place *place;          /* NULL: it is the coordinator's own work, or the answer is sent */
     void (*work)(api_task *task);
     void (*done)(api_task *task);
-    cop_err result;
-    cop_error error;
-    /* passed from work to done */
-    uint64_t job, value;
-    bool complete;      /* of an offer: the set is stored */
-    int64_t created_ms; /* of a submission */
-    cop_job *built;
-    cop_data *data;
-    coord_resident *resident;
-    coord_evaluation *evaluation;
-    cop_checkpoint start;
-    cop_str text;
-    char digest[65], folder[4096];
-    ProtobufCMessage *answer; /* owned */
-    void *extra;              /* owned (cop_free) */
-    uint32_t watcher;         /* index of the watcher that a task reads the log for */
-    recovery_key *key;        /* of a submission; NULL: it has none */
-    api_task *next;           /* in the list of committing submissions */
+    cop_err result;  /* of the work */
+    cop_error error; /* explains `result` */
+    /* Parameters and results of the work. Each kind of task uses some of these fields. */
+    uint64_t job;       /* number of the job that the work is about */
+    uint64_t value;     /* its meaning depends on the kind of task */
+    bool complete;      /* of an offer: the set is already stored */
+    int64_t created_ms; /* of a submission: its Unix time */
+    cop_job *built;     /* of a submission: the resolved job; a reference */
+    cop_data *data;     /* of a submission: its data set; a reference */
+    coord_resident *resident;     /* where the weights of a job are loaded */
+    coord_evaluation *evaluation; /* the evaluation to be prepared */
+    cop_checkpoint start;         /* where a loaded job continues */
+    cop_str text;                 /* lines for the log of the job; owned */
+    char digest[65];              /* of an exported model */
+    char folder[4096];            /* of the job; or another path that the work needs */
+    ProtobufCMessage *answer;     /* owned */
+    void *extra;                  /* other data of the task; owned (cop_free) */
+    uint32_t watcher;             /* index of the watcher for which the task reads a log */
+    recovery_key *key;            /* of a submission; NULL: it has no key */
+    api_task *next;               /* the next submission in the list `committing` */
 };
 
-/* The task that posted this mail. */
+/* Returns the task that contains this mail. */
 static inline api_task *api_task_of(coord_mail *mail) {
     return (api_task *)(void *)((char *)mail - offsetof(api_task, mail));
 }
 
-/* The API that listens to this engine. */
+/* Returns the API that is the listener of this engine. */
 static inline coord_api *api_of(const coord_engine *engine) {
     return engine->listener_state;
 }
 
 /* ---- api.c ---- */
-/* A handler owns the request and the message. */
+/* Handles a call. The handler owns the request and the message: it answers, holds or passes on the
+ * one, and frees or passes on the other. */
 typedef void (*api_handler)(coord_api *api, cop_request *request, ProtobufCMessage *message);
-/* True: calls of this method hold a model, a data set or a history in memory. */
+/* True: a call of this method holds a model, a data set or a history in memory. */
 bool api_method_is_large(uint32_t method);
-/* Answers the call. `bulk` (may be NULL) moves to the reply. */
+/* Answers the call. Takes the caller's reference to `bulk`, which may be NULL. */
 void api_answer(cop_request *request, uint32_t method, const ProtobufCMessage *answer,
                 cop_buffer *bulk);
-/* Answers FAILURE with the sentence of `error`, or with that of the code. `error` may be NULL. */
+/* Answers the call with FAILURE. Its text is that of `error`, or, if `error` is NULL or has no
+ * text, the general text of the code. */
 void api_fail(cop_request *request, const cop_error *error, cop_err code);
 
 /* ---- api_task.c ---- */
-/* A task for a call, or with `request` NULL for the coordinator's own work. It owns the request and
- * the message. NULL: out of memory, or the identity has used up its share of the places; then the
- * request is answered and the message is freed. Every call that needs the thread pool passes here,
- * so no method escapes the limits. */
+/* Creates the task of a call, or, if `request` is NULL, of the coordinator's own work. The task
+ * owns the request and the message (may be NULL). A call takes a place. Every call that needs the
+ * thread pool gets its task here, so no method escapes the limits. NULL: out of memory, or all
+ * places are taken, or the identity has used up its share of them. Then the request has been
+ * answered and the message has been freed. */
 api_task *api_task_create(coord_api *api, cop_request *request, ProtobufCMessage *message);
+/* Queues the task for the thread pool. */
 void api_task_start(api_task *task, void (*work)(api_task *), void (*done)(api_task *));
-/* Creates and starts the task of a call, with the bytes that came with it. */
+/* Creates and starts the task of a call. Its bulk_in is the bytes that came with the call. */
 void api_run(coord_api *api, cop_request *request, ProtobufCMessage *message,
              void (*work)(api_task *), void (*done)(api_task *));
-/* The end of a call: answers its failure, or this answer with the task's bulk_out. Frees the task.
- */
+/* Ends a call and frees its task. If the task's result is an error, answers FAILURE. Otherwise
+ * sends this answer with the task's bulk_out. */
 void api_task_finish(api_task *task, uint32_t method, const ProtobufCMessage *answer);
-/* Frees a task whose request is answered. */
+/* Frees a task whose request has been answered, or that has no request. */
 void api_task_free(api_task *task);
 
 /* ---- api_notes.c ---- */
-/* The index of the job's note, or where it would be inserted. */
+/* Returns the index of the note with this number. If there is none, returns the index at which it
+ * would be inserted. */
 uint32_t api_note_place(const coord_api *api, uint64_t job);
-api_note *api_note_find(coord_api *api, uint64_t job); /* NULL: no such job */
-/* The same for a call: if there is no such job, answers NOT_FOUND and returns NULL. */
+/* Returns the note of a job or evaluation. NULL: there is none. A note moves in memory when another
+ * one is added or removed. */
+api_note *api_note_find(coord_api *api, uint64_t job);
+/* Like api_note_find, but if there is no note, also answers the request with NOT_FOUND. */
 api_note *api_note_of(coord_api *api, cop_request *request, uint64_t job);
-api_note *api_note_add(coord_api *api, uint64_t job); /* NULL: out of memory */
-/* Adds a note at the end of the table; the caller restores the order. NULL: out of memory. */
+/* Inserts a note at its place in the order. NULL: out of memory. */
+api_note *api_note_add(coord_api *api, uint64_t job);
+/* Adds a note at the end of the table. The caller must restore the order. NULL: out of memory. */
 api_note *api_note_append(coord_api *api, uint64_t job);
+/* Removes the note, if there is one. */
 void api_note_remove(coord_api *api, uint64_t job);
-/* Stores what the core reports of a job: see coord_listener. */
+/* Changes the note of a job by a report of the core: see coord_listener. */
 void api_note_action(coord_engine *engine, const coord_action *action, const char *digest,
                      const char *warning);
-/* Copies the lease counts, and an evaluation's progress, from the core, which will forget them. */
+/* Copies the lease counts, and the progress of an evaluation, from the core to the note. The core
+ * forgets them when the job ends. */
 void api_note_leases(coord_api *api, api_note *note);
-void api_unknown_job(cop_request *request, uint64_t job); /* answers NOT_FOUND */
-/* Answers INPUT: the job has no final weights. */
+/* Answers with NOT_FOUND: there is no such job. */
+void api_unknown_job(cop_request *request, uint64_t job);
+/* Answers with INPUT: the job has no final weights. */
 void api_not_completed(cop_request *request, const api_note *note);
-/* Fills a status from the note and the core; its strings are borrowed from the note. */
+/* Fills *out from the note and from the core. Its strings belong to the note or are static. */
 void api_status(coord_api *api, const api_note *note, Coppice__Api__JobStatus *out);
 
 /* ---- api_watch.c ---- */
-/* When a held request must be answered. */
+/* Returns the time at which a request must be answered whose client allows the coordinator to hold
+ * it for hold_ms. */
 uint64_t api_hold_until(uint32_t hold_ms, uint64_t now_ns);
-/* Holds the request until there is news. If its identity has used up its share of the places, it is
- * answered at once, and the client asks again after API_RETRY_MS. */
+/* Copies the watcher to a free place, where its request waits for news. If there is no free place,
+ * or if the identity has used up its share of them, the request is answered at once, and its client
+ * asks again after API_RETRY_MS. */
 void api_hold(coord_api *api, const api_watcher *watcher);
 void api_watch_job(coord_api *, cop_request *, ProtobufCMessage *);
 
@@ -184,30 +229,31 @@ void api_offer_data(coord_api *, cop_request *, ProtobufCMessage *);
 void api_put_chunk(coord_api *, cop_request *, ProtobufCMessage *);
 void api_commit_data(coord_api *, cop_request *, ProtobufCMessage *);
 void api_remove_data(coord_api *, cop_request *, ProtobufCMessage *);
-/* Frees data sets in memory that nobody needs any more, on the thread pool. */
+/* If there are data sets in memory that nobody has used lately, starts a task that frees them. */
 void api_tidy_data(coord_api *api, uint64_t now_ns);
 
 /* ---- api_logs.c ---- */
 void api_logs(coord_api *, cop_request *, ProtobufCMessage *);
-/* Reads lines of the log for the watcher, which is answered if there are some. A watcher that is
- * answered at once need not outlive the call. */
+/* Starts a task that reads lines of the log for the watcher, and answers it if there are any. The
+ * watcher must be in its place in api->watchers, unless it is `at_once`. */
 void api_ask_logs(coord_api *api, api_watcher *watcher);
 
 /* ---- api_evaluation.c ---- */
 void api_start_evaluation(coord_api *, cop_request *, ProtobufCMessage *);
 void api_watch_evaluation(coord_api *, cop_request *, ProtobufCMessage *);
-/* Answers the watcher with the present state; its place becomes free. */
+/* Answers the watcher with the present state of its evaluation, and frees the watcher's place. If
+ * `note` is NULL, answers NOT_FOUND. */
 void api_answer_evaluation(coord_api *api, api_watcher *watcher, const api_note *note);
-/* A place for one more evaluation of this owner (coord_access_identity): a free one, or that of an
- * ended evaluation, which is forgotten. NULL and BUSY: too many are running, in all or of the
- * owner.
- */
+/* Returns a place for one more evaluation of this owner (coord_access_identity). If no place is
+ * free, forgets an ended evaluation and returns its place. NULL, with error BUSY: too many
+ * evaluations are running, of this owner or in total, or no ended one can be forgotten. */
 coord_evaluation **api_evaluation_place(coord_api *api, const char *owner, cop_error *error);
-/* Cancels evaluations whose clients are gone, and forgets ended ones. */
+/* To be called regularly. If the client of an evaluation has been silent for too long, cancels the
+ * evaluation, or, if it has ended, forgets it. */
 void api_evaluations_tick(coord_api *api, uint64_t now_ns);
 
 /* ---- api_recover.c ---- */
-/* Bring a job's weights into memory on the thread pool: see coord_listener. */
+/* Start a task that brings the weights of a job into memory: see coord_listener. */
 void api_load(coord_engine *engine, uint64_t job, uint64_t max_step);
 void api_rollback(coord_engine *engine, uint64_t job, uint64_t max_step);
 

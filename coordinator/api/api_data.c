@@ -1,5 +1,5 @@
-/* Calls about data sets: LIST_DATA, OFFER_DATA, PUT_CHUNK, COMMIT_DATA, REMOVE_DATA. All read or
- * write files, so each is a task on the thread pool. See datasets.h. */
+/* Calls about data sets: LIST_DATA, OFFER_DATA, PUT_CHUNK, COMMIT_DATA, REMOVE_DATA. All of them
+ * read or write files, so each runs as a task on the thread pool. See datasets.h. */
 #include <stdio.h>
 
 #include "common/base/alloc.h"
@@ -7,13 +7,13 @@
 #include "coordinator/api/access.h"
 #include "coordinator/api/api.h"
 
-/* The description for clients; borrows from `set`. */
+/* Describes the set for a client. The strings and the shape in *s belong to `set`. */
 static void fill_info(const coord_dataset *set, Coppice__Api__DataSetInfo *s) {
     coppice__api__data_set_info__init(s);
     s->name = (char *)(uintptr_t)set->name;
     s->has_jobs = 1;
     s->jobs = set->jobs;
-    if (!set->digest[0]) return; /* not read yet: nothing else is known */
+    if (!set->digest[0]) return; /* the set has not been read yet: nothing else is known of it */
     s->digest = (char *)(uintptr_t)set->digest;
     s->has_bytes = s->has_train = s->has_test = s->has_classes = 1;
     s->bytes = set->bytes;
@@ -104,7 +104,8 @@ void api_put_chunk(coord_api *api, cop_request *request, ProtobufCMessage *messa
     api_run(api, request, message, put_work, put_done);
 }
 
-/* A task whose answer describes one data set: t->extra. NULL, with t->result: out of memory. */
+/* Allocates the data set that the answer of the task describes. t->extra owns it. NULL: out of
+ * memory; then t->result says so. */
 static coord_dataset *make_set(api_task *t) {
     coord_dataset *set = t->extra = cop_alloc(sizeof *set);
     if (!set)

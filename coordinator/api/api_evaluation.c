@@ -1,8 +1,7 @@
 /* The calls START_EVALUATION and WATCH_EVALUATION. An evaluation has a number and a state like a
- * job
- * (`coppice jobs`, `coppice cancel`), but it is not stored: after a restart of the coordinator, its
- * client starts it again with the same key. An evaluation that nobody watches is canceled. See
- * api.h. */
+ * job, so `coppice jobs` shows it and `coppice cancel` cancels it. But it is not stored: after a
+ * restart of the coordinator, its client starts it again with the same key. An evaluation whose
+ * client sends no request for PATIENCE_NS is canceled. See api.h. */
 #include <math.h>
 #include <stdio.h>
 
@@ -13,11 +12,11 @@
 #include "coordinator/api/api.h"
 #include "coordinator/engine/evaluation.h"
 
-#define PATIENCE_NS 5000000000u /* without a request of its client */
+#define PATIENCE_NS 5000000000u /* how long the client of an evaluation may be silent */
 
 /* ---- keys ---- */
 
-/* The place of the evaluation with this key; NULL: there is none. */
+/* Returns the place of the evaluation with this key. NULL: there is none. */
 static coord_evaluation **find_key(coord_api *api, ProtobufCBinaryData key) {
     COP_ASSERT(key.len == COORD_EVALUATION_KEY);
     for (uint32_t i = 0; i < COP_EVALUATION_PLACES; i++) {
@@ -27,7 +26,7 @@ static coord_evaluation **find_key(coord_api *api, ProtobufCBinaryData key) {
     return NULL;
 }
 
-/* False: the key has a wrong size, and the request is answered. */
+/* False: the request has no key, or its size is wrong. Then the request has been answered. */
 static bool check_key(cop_request *request, protobuf_c_boolean has, ProtobufCBinaryData key) {
     if (has && key.len == COORD_EVALUATION_KEY) return true;
     coord_reply_failure(request, COP_ERR_INPUT, "the key has %zu bytes: expected %d",
@@ -37,7 +36,7 @@ static bool check_key(cop_request *request, protobuf_c_boolean has, ProtobufCBin
 
 /* ---- start: the request ---- */
 
-/* What is wrong with the request; NULL: nothing. */
+/* Says what is wrong with the counts of the request. NULL: nothing is wrong. */
 static const char *problem_with_counts(const Coppice__Api__StartEvaluationRequest *r,
                                        bool has_members) {
     if (!has_members && r->n_counts) return "counts require an average of members";
@@ -53,7 +52,8 @@ static const char *problem_with_counts(const Coppice__Api__StartEvaluationReques
     return NULL;
 }
 
-/* Fills the request's part of `e`. Returns what is wrong with the request; NULL: nothing. */
+/* Copies the parameters of the request to `e`. Returns a text that says what is wrong with the
+ * request. NULL: nothing is wrong. */
 static const char *read_request(const Coppice__Api__StartEvaluationRequest *r,
                                 coord_evaluation *e) {
     const char *problem;
@@ -66,14 +66,14 @@ static const char *read_request(const Coppice__Api__StartEvaluationRequest *r,
     if ((problem = problem_with_counts(r, e->average != COP_AVERAGE_WEIGHT_SCALING)))
         return problem;
     for (size_t i = 0; i < r->n_counts; i++) e->counts[e->count++] = r->counts[i];
-    if (!e->count) e->counts[e->count++] = 1; /* one network */
+    if (!e->count) e->counts[e->count++] = 1; /* without an average of members: one network */
     for (size_t i = 0; i < r->n_jobs; i++) e->model[e->model_count++].job = r->jobs[i];
     COP_ASSERT(e->count <= COP_ENSEMBLE_COUNTS_MAX && e->model_count <= COORD_MODELS_MAX);
     memcpy(e->key, r->key.data, sizeof e->key);
     return NULL;
 }
 
-/* False: a job has no final weights, and the request is answered. */
+/* False: a job does not exist or has no final weights. Then the request has been answered. */
 static bool check_jobs(coord_api *api, cop_request *request, const coord_evaluation *e) {
     for (uint32_t i = 0; i < e->model_count; i++) {
         const uint64_t job = e->model[i].job;
@@ -85,6 +85,7 @@ static bool check_jobs(coord_api *api, cop_request *request, const coord_evaluat
     return true;
 }
 
+/* True: a held request waits for news of this evaluation. */
 static bool is_watched(const coord_api *api, uint64_t id) {
     for (uint32_t i = 0; i < COP_WATCHES_MAX; i++)
         if (api->watchers[i].request && api->watchers[i].evaluation && api->watchers[i].job == id)
@@ -92,6 +93,7 @@ static bool is_watched(const coord_api *api, uint64_t id) {
     return false;
 }
 
+/* Removes an evaluation that has ended, with its note. */
 static void forget(coord_api *api, coord_evaluation **place) {
     COP_ASSERT((*place)->ended && !(*place)->batch);
     api_note_remove(api, (*place)->id);
@@ -99,8 +101,9 @@ static void forget(coord_api *api, coord_evaluation **place) {
     *place = NULL;
 }
 
-/* True: `a` is forgotten before `b`. First those whose clients have the result, then those of the
- * same owner, then those that ended first. */
+/* True: of two ended evaluations, `a` is forgotten before `b`. If the client of only one of them
+ * has its result, this one is forgotten first. Otherwise, if only one of them belongs to this
+ * owner, this one is. Otherwise the one that ended first is. */
 static bool is_forgotten_before(const coord_evaluation *a, const coord_evaluation *b,
                                 const char *owner) {
     const bool own_a = strcmp(a->owner, owner) == 0, own_b = strcmp(b->owner, owner) == 0;
@@ -163,10 +166,10 @@ static cop_err add_note(coord_api *api, uint64_t id, const coord_evaluation *e) 
     return COP_OK;
 }
 
-/* Gives the prepared evaluation its number and hands it to the core. */
+/* Gives the prepared evaluation its number, adds its note and hands it to the core. */
 static cop_err begin(coord_api *api, coord_evaluation *e) {
     if (api->engine->stopping) return COP_ERR_CLOSED;
-    const uint64_t id = COP_EVALUATION_NUMBERS + ++api->evaluations; /* no job has such a number */
+    const uint64_t id = COP_EVALUATION_NUMBERS + ++api->evaluations; /* larger than any job's */
     coord_store_keep_evaluation(api->engine->store, api->evaluations);
     COP_TRY(add_note(api, id, e));
     const cop_err failed = coord_evaluation_start(api->engine, e, id);
@@ -193,7 +196,8 @@ static void start_done(api_task *t) {
     api_task_free(t);
 }
 
-/* The client repeats its request, because it has not received the answer. */
+/* Answers a request with a known key: its client repeats it, because it has not received the answer
+ * to the first one. */
 static void answer_repeated(cop_request *request, const coord_evaluation *e) {
     if (e->id)
         answer_started(request, e);
@@ -201,7 +205,8 @@ static void answer_repeated(cop_request *request, const coord_evaluation *e) {
         coord_reply_failure(request, COP_ERR_BUSY, "the evaluation is being prepared");
 }
 
-/* Fills `e` and finds a place for it. False: the request is refused and answered. */
+/* Fills `e` from the request and finds a place for it. False: the request is refused and has been
+ * answered. */
 static bool admit(coord_api *api, cop_request *request,
                   const Coppice__Api__StartEvaluationRequest *r, coord_evaluation *e,
                   coord_evaluation ***place) {
@@ -218,7 +223,7 @@ static bool admit(coord_api *api, cop_request *request,
     return *place != NULL;
 }
 
-/* Answers a repeated request; otherwise prepares the evaluation on the thread pool. */
+/* Answers the request if its key is known. Otherwise starts a task that prepares the evaluation. */
 static void start(coord_api *api, cop_request *request,
                   const Coppice__Api__StartEvaluationRequest *r) {
     coord_evaluation **known = find_key(api, r->key), **place = NULL;
@@ -250,7 +255,7 @@ void api_start_evaluation(coord_api *api, cop_request *request, ProtobufCMessage
 
 /* ---- watch ---- */
 
-/* An EnsembleResult with the storage of its fields. */
+/* An EnsembleResult together with the memory that its fields point to. */
 typedef struct reported_ensemble {
     Coppice__Api__EnsembleResult result;
     Coppice__Api__EnsembleFigures rows[COP_ENSEMBLE_COUNTS_MAX],

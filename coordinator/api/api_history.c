@@ -1,5 +1,5 @@
-/* The call HISTORY: the figures of a job over time, read from the store on the thread pool. See
- * api.h. */
+/* The call HISTORY: sends the figures of a job over time. A task on the thread pool reads them from
+ * the store. See api.h. */
 #include <stdio.h>
 
 #include "common/base/alloc.h"
@@ -20,8 +20,8 @@ static void history_work(api_task *t) {
                     : cop_fail(&t->error, COP_ERR_NO_MEMORY, "the coordinator is out of memory");
 }
 
-/* The points of a table, after an array of pointers to them, in one block of memory (cop_free).
- * NULL: out of memory. */
+/* Converts rows to the points of an answer. Returns an array of pointers to the points. The points
+ * follow the array in the same block of memory (cop_free). NULL: out of memory. */
 static Coppice__Api__HistoryPoint **make_points(const coord_figure *rows, size_t count) {
     const size_t pointers = cop_align_up(count * sizeof(void *), 16);
     char *block = cop_alloc(pointers + count * sizeof(Coppice__Api__HistoryPoint) + 16);
@@ -61,7 +61,7 @@ static void history_done(api_task *t) {
     answer.n_evaluations = history->evaluation_count;
     answer.steps = steps;
     answer.n_steps = history->step_count;
-    /* The figures outlive the answer, which refers to them; t->extra itself is the task's. */
+    /* api_task_finish frees t->extra, but not the arrays in it: the copy is needed to free them. */
     coord_history figures = *history;
     api_task_finish(t, COPPICE__API__METHOD__HISTORY, &answer.base);
     coord_history_fini(&figures);

@@ -10,7 +10,7 @@
 #include "coordinator/api/access.h"
 #include "coordinator/api/api.h"
 
-#define LIST_MAX 1000 /* jobs in an answer */
+#define LIST_MAX 1000 /* the maximum number of jobs in an answer */
 
 /* ---- list ---- */
 
@@ -19,7 +19,7 @@ static bool matches(const api_note *n, const Coppice__Api__ListJobsRequest *r) {
            (!r->has_state || (int)r->state == (int)n->state);
 }
 
-/* Newest first. */
+/* Lists the jobs of the request, the newest first. */
 void api_list_jobs(coord_api *api, cop_request *request, ProtobufCMessage *message) {
     const Coppice__Api__ListJobsRequest *r = (const Coppice__Api__ListJobsRequest *)message;
     const uint32_t limit = r->limit && r->limit < LIST_MAX ? r->limit : LIST_MAX;
@@ -57,7 +57,7 @@ static void get_work(api_task *t) {
     cop_buffer_release(row.spec);
 }
 
-/* `status` is for the answer's field. */
+/* Fills the answer from the note. answer->status points to *status, which this function fills. */
 static void fill_answer(coord_api *api, const api_note *n, Coppice__Api__JobStatus *status,
                         Coppice__Api__GetJobAnswer *answer) {
     coppice__api__get_job_answer__init(answer);
@@ -95,9 +95,9 @@ void api_get_job(coord_api *api, cop_request *request, ProtobufCMessage *message
     api_task_start(t, get_work, get_done);
 }
 
-/* ---- control: a task waits for the store, which calls back on its own thread ---- */
+/* ---- control: the store reports the result on its own thread, which posts it to the loop ---- */
 
-/* Posts the store's result to the loop, where `run` takes it. */
+/* Posts the store's result to the loop thread, where `run` handles it. */
 static void post_result(api_task *t, cop_err result, void (*run)(coord_engine *, coord_mail *)) {
     t->result = result;
     t->mail.run = run;
@@ -115,7 +115,8 @@ static void remove_done(api_task *t) {
     api_task_finish(t, COPPICE__API__METHOD__CONTROL_JOB, &answer.base);
 }
 
-/* The store has removed the job: its folder is next. */
+/* Handles the store's answer to a removal. If the store has removed the job, starts to remove its
+ * folder. */
 static void removed_from_store(coord_engine *engine, coord_mail *mail) {
     coord_api *api = api_of(engine);
     api_task *t = api_task_of(mail);
@@ -129,7 +130,7 @@ static void removed_from_store(coord_engine *engine, coord_mail *mail) {
     api_task_start(t, remove_work, remove_done);
 }
 
-/* On the store's thread. */
+/* Runs on the store's thread, or, if the write cannot be queued, on the loop thread. */
 static void on_removed(void *context, cop_err result, const char *text) {
     api_task *t = context;
     if (result)
@@ -149,13 +150,14 @@ static void remove_job(coord_api *api, cop_request *request, const api_note *n) 
     if (!t) return;
     t->job = n->job;
     coord_job_folder(api->engine, n->job, t->folder, sizeof t->folder);
-    api->tasks++; /* until removed_from_store */
+    api->tasks++; /* removed_from_store subtracts it */
     coord_store_remove_job(api->engine->store, n->job, on_removed, t);
 }
 
 /* ---- cancel, pause, resume ---- */
 
-/* The change is in the store, so a crash cannot undo it: acknowledges it. */
+/* Answers the client. If there is no error, the new state is on the disk, so a crash cannot undo
+ * it. */
 static void controlled(coord_engine *engine, coord_mail *mail) {
     coord_api *api = api_of(engine);
     api_task *t = api_task_of(mail);
@@ -170,7 +172,7 @@ static void controlled(coord_engine *engine, coord_mail *mail) {
     api_task_finish(t, COPPICE__API__METHOD__CONTROL_JOB, &answer.base);
 }
 
-/* On the store's thread. */
+/* Runs on the store's thread, or, if the write cannot be queued, on the loop thread. */
 static void on_confirmed(void *context, cop_err result, const char *text) {
     api_task *t = context;
     if (result)
@@ -179,11 +181,10 @@ static void on_confirmed(void *context, cop_err result, const char *text) {
     post_result(t, result, controlled);
 }
 
-/* Each action, the event that carries it out, and the state that the store keeps. */
 static const struct {
-    coord_event_type event;
-    coord_job_state state;
-    const char *participle;
+    coord_event_type event; /* makes the core carry out the action */
+    coord_job_state state;  /* the state that the store keeps of the job */
+    const char *participle; /* for error messages */
 } actions[] = {
     [COPPICE__API__CONTROL_JOB_REQUEST__ACTION__CANCEL] = {COORD_EVENT_JOB_CANCEL, COORD_CANCELED,
                                                            "canceled"},
@@ -193,7 +194,8 @@ static const struct {
                                                            "resumed"},
 };
 
-/* Carried out at once, acknowledged when it is in the store. A repeated request succeeds. */
+/* Carries out the action at once. The answer follows when the new state is in the store. Canceling
+ * a canceled job succeeds, because a client may repeat its request. */
 static void control(coord_api *api, cop_request *request, const api_note *n,
                     Coppice__Api__ControlJobRequest__Action action) {
     COP_ASSERT(action >= 1 && (size_t)action < sizeof actions / sizeof *actions);
@@ -218,7 +220,7 @@ static void control(coord_api *api, cop_request *request, const api_note *n,
     if (!t) return;
     t->job = event.job;
     if (!repeated) coord_dispatch(api->engine, &event);
-    api->tasks++; /* until controlled */
+    api->tasks++; /* `controlled` subtracts it */
     coord_store_confirm_state(api->engine->store, event.job, actions[action].state, on_confirmed,
                               t);
 }

@@ -1,5 +1,6 @@
-/* The call LOGS: lines of a job's log, read from the store on the thread pool. A request that is
- * held until there are new lines is a watcher, which asks again and again. See api.h. */
+/* The call LOGS: sends lines of a job's log. A task on the thread pool reads them from the store. A
+ * request that waits for new lines is held as a watcher, and a task reads the log for it every
+ * PAUSE_NS. See api.h. */
 #include <stdio.h>
 
 #include "common/base/alloc.h"
@@ -8,20 +9,20 @@
 #include "coordinator/api/access.h"
 #include "coordinator/api/api.h"
 
-#define EVENTS_AT_ONCE 200       /* lines in an answer */
-#define PAUSE_NS       300000000 /* between two queries for a watcher */
+#define EVENTS_AT_ONCE 200       /* the maximum number of lines in an answer */
+#define PAUSE_NS       300000000 /* pause between two queries for the same watcher */
 
 typedef struct event_list {
     Coppice__Api__Event events[EVENTS_AT_ONCE];
     coord_store_event rows[EVENTS_AT_ONCE];
     Coppice__Api__Event *table[EVENTS_AT_ONCE];
     size_t count;
-    bool ended; /* the job had ended before the query, so no event can follow */
+    bool ended; /* the job had ended before the query, so its log gets no more lines */
 } event_list;
 
 static cop_err take_event(void *context, const coord_store_event *row) {
     event_list *l = context;
-    COP_ASSERT(l->count < EVENTS_AT_ONCE); /* the query's limit */
+    COP_ASSERT(l->count < EVENTS_AT_ONCE); /* the query returns at most EVENTS_AT_ONCE rows */
     l->rows[l->count++] = *row;
     return COP_OK;
 }
@@ -30,7 +31,7 @@ static void logs_work(api_task *t) {
     const event_list *l = t->extra;
     const coord_store_event_range range = {
         .job = t->job, .after = t->value, .limit = EVENTS_AT_ONCE};
-    if (l->ended) coord_store_flush(t->api->engine->store); /* the last events may be queued */
+    if (l->ended) coord_store_flush(t->api->engine->store); /* the last lines may still be queued */
     t->result =
         coord_store_each_event(t->api->engine->store, &range, take_event, t->extra, &t->error);
 }
@@ -59,7 +60,7 @@ static void answer_logs(const api_watcher *w, event_list *l, uint64_t after) {
 }
 
 static void logs_done(api_task *t) {
-    api_watcher immediate = {.request = t->request, .at_once = true}; /* its deadline is past */
+    api_watcher immediate = {.request = t->request, .at_once = true}; /* deadline 0 is past */
     api_watcher *w = t->request ? &immediate : &t->api->watchers[t->watcher];
     event_list *l = t->extra;
     uint64_t now = cop_clock_ns();
@@ -78,7 +79,7 @@ static void logs_done(api_task *t) {
 }
 
 void api_ask_logs(coord_api *api, api_watcher *w) {
-    /* A request without a place among the watchers needs one among the calls. */
+    /* A request that has no place among the watchers takes one of the places of calls. */
     api_task *t = api_task_create(api, w->at_once ? w->request : NULL, NULL);
     if (t) t->extra = cop_alloc(sizeof(event_list));
     if (!t || !t->extra) {
@@ -108,7 +109,7 @@ void api_logs(coord_api *api, cop_request *request, ProtobufCMessage *message) {
                            .logs = true,
                            .after = r->after,
                            .deadline_ns = api_hold_until(r->hold_ms, now),
-                           .not_before_ns = now}; /* the next tick asks */
+                           .not_before_ns = now}; /* the next tick reads the log */
     cop_proto_free(message);
     if (api_note_of(api, request, w.job)) api_hold(api, &w);
 }

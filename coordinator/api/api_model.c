@@ -7,7 +7,8 @@
 #include "coordinator/api/access.h"
 #include "coordinator/api/api.h"
 
-/* Reads the final model or the newest checkpoint, checks it and encodes it again. */
+/* Reads the final model of the job, or else its newest checkpoint, checks it, and encodes it as a
+ * model file for the answer. */
 static void export_work(api_task *t) {
     coord_model m;
     t->result = coord_model_open(t->api->engine, t->job, &m, &t->error);
@@ -42,7 +43,8 @@ void api_export_model(coord_api *api, cop_request *request, ProtobufCMessage *me
     api_task_start(t, export_work, export_done);
 }
 
-/* Answers with the evaluation of the final weights, which ends every job. */
+/* Answers with the evaluation of the final weights, which a job makes at its end. NOT_FOUND: it did
+ * not make one. */
 void api_evaluate(coord_api *api, cop_request *request, ProtobufCMessage *message) {
     const uint64_t job = ((const Coppice__Api__EvaluateRequest *)message)->job;
     const api_note *n = api_note_of(api, request, job);

@@ -1,5 +1,5 @@
-/* Notes: what is shown of each job, kept up to date by the core's reports. A note lives as long as
- * its job; the table is sorted by job number. See api.h. */
+/* The notes: what clients are shown of each job. The core's reports keep them up to date. A note
+ * exists as long as its job. The table of notes is sorted by job number. See api.h. */
 #include <math.h>
 #include <stdio.h>
 
@@ -145,7 +145,7 @@ void api_status(coord_api *api, const api_note *n, Coppice__Api__JobStatus *s) {
     s->finished = n->finished[0] ? (char *)(uintptr_t)n->finished : NULL;
     s->has_workers = 1;
     status_leases(&n->leases, s);
-    s->has_samples_per_s = n->seconds > 0; /* the mean; of a running job, the present speed */
+    s->has_samples_per_s = n->seconds > 0; /* the mean, unless the core knows the present speed */
     if (s->has_samples_per_s) s->samples_per_s = (double)n->step * n->batch / n->seconds;
     if (!coord_core_job(api->engine->core, n->job, cop_clock_ns(), &view)) return;
     s->workers = view.workers;
@@ -166,7 +166,7 @@ static void note_metrics(api_note *n, const coord_action *a) {
         n->step = a->step;
         n->epoch_loss_sum += a->metrics.loss_sum;
         n->samples += a->metrics.samples;
-        if (a->step <= n->steps_per_epoch) { /* during the first epoch: the mean so far */
+        if (a->step <= n->steps_per_epoch) { /* in the first epoch, shows the mean so far */
             n->train_loss = n->epoch_loss_sum / (double)n->samples;
             n->has_train_loss = true;
         }
@@ -189,7 +189,8 @@ static void note_metrics(api_note *n, const coord_action *a) {
     }
 }
 
-/* Each change of state is a line of the job's log. An ended job no longer needs its data. */
+/* Notes a change of state and adds it to the job's log. When the job ends, releases its data set,
+ * which it no longer needs. */
 static void note_state(coord_api *api, api_note *n, const coord_action *a) {
     char text[300];
     bool ends = a->state >= COORD_COMPLETED && n->state < COORD_COMPLETED;

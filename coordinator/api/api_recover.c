@@ -1,6 +1,5 @@
-/* Jobs of the store: taken up at the start, and loaded into memory when it is their turn. See
- * api.h.
- */
+/* Jobs of the store: at the start of the coordinator they are read and continued, and when a job
+ * gets its turn, its weights are loaded into memory. See api.h. */
 #include <stdio.h>
 #include <string.h>
 
@@ -12,7 +11,8 @@
 
 /* ---- recovery ---- */
 
-/* `job` NULL: this program cannot build it. */
+/* Fills the note from the row. `job` is the job that was built from the row's spec, or NULL if this
+ * program cannot build it. */
 static void fill_note(api_note *n, const coord_store_job *row, const cop_job *job) {
     n->state = row->state;
     n->step = row->step;
@@ -30,7 +30,7 @@ static void fill_note(api_note *n, const coord_store_job *row, const cop_job *jo
     snprintf(n->created, sizeof n->created, "%s", row->created);
     snprintf(n->finished, sizeof n->finished, "%s", row->finished);
     if (!job) return;
-    /* The row may name another digest: the pinned one is what the job is loaded with. */
+    /* The row may have another digest. The pinned one counts, because the job loads this set. */
     snprintf(n->data_digest, sizeof n->data_digest, "%s", job->message->pinned->data_digest);
     n->steps = job->steps;
     n->steps_per_epoch = job->steps_per_epoch;
@@ -43,11 +43,12 @@ static void fill_note(api_note *n, const coord_store_job *row, const cop_job *jo
 
 typedef struct recovery {
     coord_api *api;
-    coord_job_info *unfinished; /* newest first, as the store lists them */
-    uint32_t count, capacity;
+    coord_job_info *unfinished; /* array of the unfinished jobs, the newest first */
+    uint32_t count;             /* number of unfinished jobs */
+    uint32_t capacity;          /* number of jobs that the array has room for */
 } recovery;
 
-/* A new element of the list; NULL: out of memory. */
+/* Appends an element to the array and returns it. NULL: out of memory. */
 static coord_job_info *next_info(recovery *r) {
     if (r->count == r->capacity) {
         uint32_t capacity = r->capacity ? r->capacity * 2 : 16;
@@ -59,8 +60,9 @@ static coord_job_info *next_info(recovery *r) {
     return &r->unfinished[r->count++];
 }
 
-/* Adds a row of the store at the end of the table, which is reversed after the last row. An
- * unfinished job that this program cannot build is marked as failed. */
+/* Takes a job from the store: appends its note, recalls the key of its submission, and collects it
+ * if it is unfinished. The store lists the newest job first, so the table of notes must be reversed
+ * after the last row. An unfinished job that this program cannot build is marked as failed. */
 static cop_err recover_one(void *context, const coord_store_job *row) {
     recovery *r = context;
     coord_api *api = r->api;
@@ -69,9 +71,9 @@ static cop_err recover_one(void *context, const coord_store_job *row) {
     api_note *n = api_note_append(api, row->job);
     if (!n) return COP_ERR_NO_MEMORY;
     cop_err e = cop_job_from_bytes(row->spec->data, row->spec->size, &job, &error);
-    if (e == COP_ERR_NO_MEMORY) return e; /* the job is not at fault */
+    if (e == COP_ERR_NO_MEMORY) return e; /* not a fault of the job: it must not fail */
     fill_note(n, row, e ? NULL : job);
-    /* A client that has not received the answer repeats its submission. */
+    /* The client may repeat its submission, if it has not received the answer. */
     if (row->has_key) recovery_recall(&api->keys, row->key, row->job);
     if (recovery_takes_up(row->state) && e) {
         n->state = COORD_FAILED;
@@ -98,7 +100,8 @@ static void reverse_notes(coord_api *api) {
     }
 }
 
-/* Hands the unfinished jobs to the core, oldest first. Jobs that were RUNNING become QUEUED. */
+/* Hands the unfinished jobs to the core, the oldest first. recover_one has changed the state of
+ * jobs that were RUNNING to QUEUED. */
 static void add_unfinished(const recovery *r) {
     for (uint32_t i = r->count; i-- > 0;) {
         coord_event added = {
@@ -113,7 +116,8 @@ static void add_unfinished(const recovery *r) {
     }
 }
 
-/* Removes the folders of jobs without a row in the store: their removal was interrupted. */
+/* Removes the folders of jobs that have no row in the store. Such a folder is left if the removal
+ * of its job was interrupted. Does not touch folders of jobs that are submitted after the start. */
 static void sweep_work(api_task *t) {
     char path[4096], **names = NULL;
     size_t count = 0;
@@ -243,7 +247,7 @@ void api_rollback(coord_engine *engine, uint64_t job, uint64_t max_step) {
     api_task_start(t, rollback_work, load_done);
 }
 
-/* NULL: all places are taken. */
+/* Returns a free place for the weights of a job. NULL: all places are taken. */
 static coord_resident *find_free_resident(coord_engine *engine) {
     for (uint32_t i = 0; i < COORD_RESIDENT_MAX; i++)
         if (!engine->resident[i].id && !engine->resident[i].reserved) return &engine->resident[i];

@@ -1,7 +1,7 @@
 /* The call SUBMIT. A task checks the job, loads its data, and resolves and pins the job. Then the
- * job gets its number, and the store commits it. Only after the commit it exists for lists,
- * watchers and the core, and its submission is acknowledged. A request that is repeated with the
- * same key gets the same number. See api.h. */
+ * job gets its number, and the store commits it. Lists, watchers and the core see the job only
+ * after the commit, and only then its submission is acknowledged. A client that repeats its request
+ * with the same key gets the number of the same job. See api.h. */
 #include <stdio.h>
 
 #include "common/base/alloc.h"
@@ -14,8 +14,9 @@
 
 /* ---- answers ---- */
 
-/* `resolved`: NULL if the job was accepted before. It is sent without the statistics of its data,
- * which may exceed the size of an answer. */
+/* Acknowledges a submission. `resolved` is the resolved job, or NULL if the job was accepted by an
+ * earlier request. It is sent without the statistics of its data (mean and std), which may be
+ * larger than an answer may be. `job` is 0 for a dry run. */
 static void answer_submitted(cop_request *request, uint64_t job, const Coppice__Job *resolved) {
     Coppice__Api__SubmitAnswer answer = COPPICE__API__SUBMIT_ANSWER__INIT;
     Coppice__Job shown;
@@ -32,12 +33,13 @@ static void answer_submitted(cop_request *request, uint64_t job, const Coppice__
     api_answer(request, COPPICE__API__METHOD__SUBMIT, &answer.base, NULL);
 }
 
-/* The newest repetition of a request whose submission is pending; NULL: none. */
+/* Returns the newest repetition of the request whose pending submission has this key. NULL: the
+ * request was not repeated. */
 static cop_request *repeat_of(const recovery_key *key) {
     return (cop_request *)(uintptr_t)key->repeat;
 }
 
-/* The end of a submission: the request and its repetition get the same answer. */
+/* Ends a submission: answers the request and its repetition in the same way, and frees the task. */
 static void settle(api_task *t) {
     cop_request *repeat = t->key ? repeat_of(t->key) : NULL;
     uint64_t job = t->result ? 0 : t->job;
@@ -55,7 +57,8 @@ static void settle(api_task *t) {
 
 /* ---- on the thread pool ---- */
 
-/* How the request names its data set. */
+/* Returns how the request names its data set: by the digest, if it has one, or by the source in the
+ * job file. */
 static const char *data_name(const Coppice__Api__SubmitRequest *r) {
     return r->data_digest && *r->data_digest ? r->data_digest : r->job->data->source;
 }
@@ -65,7 +68,7 @@ static cop_err build(api_task *t, const Coppice__Api__SubmitRequest *r) {
     Coppice__Job *job = NULL;
     COP_TRY(cop_document_check(r->job, &t->error));
     COP_TRY(cop_document_copy_job(r->job, &job, &t->error));
-    job->pinned = NULL; /* cop_job_create decides it */
+    job->pinned = NULL; /* cop_job_create pins the job to the data that is loaded here */
     cop_err e = coord_datasets_load(t->api->engine->datasets, data_name(r), &t->data, &t->error);
     if (!e) e = cop_job_create(job, t->data, &t->built, &t->error);
     if (e) cop_proto_free(&job->base);
@@ -77,18 +80,18 @@ static void submit_work(api_task *t) {
     t->result = build(t, r);
     if (!t->result && !r->dry_run)
         t->result = coord_datasets_keep(t->api->engine->datasets, t->data, data_name(r), &t->error);
-    cop_data_destroy(t->data); /* the job may have to wait for hours */
+    cop_data_destroy(t->data); /* it is loaded again at the job's turn, maybe hours later */
     t->data = NULL;
 }
 
 /* ---- on the loop ---- */
 
-/* The name in the submitter's certificate; "" without one. */
+/* Returns the name in the submitter's certificate, or "" if the submitter has none. */
 static const char *owner_of(const api_task *t) {
     return coord_access_identity(t->request);
 }
 
-/* The owner's unfinished jobs, including those that the store is writing. */
+/* Counts the owner's unfinished jobs, including those that the store is writing. */
 static uint32_t count_owned(const coord_api *api, const char *owner) {
     uint32_t count = 0;
     for (const api_task *t = api->committing; t; t = t->next)
@@ -98,7 +101,7 @@ static uint32_t count_owned(const coord_api *api, const char *owner) {
     return count;
 }
 
-/* LIMIT: the coordinator, or the owner, may not have one more job. */
+/* LIMIT: the coordinator or the owner may not have one more job, or all job numbers are used. */
 static cop_err check_room(const api_task *t, cop_error *error) {
     const coord_api *api = t->api;
     const char *owner = owner_of(t);
@@ -151,7 +154,8 @@ static void end_commit(coord_api *api, api_task *t) {
     api->tasks--;
 }
 
-/* The store has committed the job, or failed. */
+/* Handles the store's result. If the job is committed, adds its note, acknowledges the submission,
+ * and hands the job to the core. */
 static void submit_committed(coord_engine *engine, coord_mail *mail) {
     coord_api *api = api_of(engine);
     api_task *t = api_task_of(mail);
@@ -174,7 +178,7 @@ static void submit_committed(coord_engine *engine, coord_mail *mail) {
     coord_dispatch(api->engine, &added);
 }
 
-/* On the store's thread. */
+/* Runs on the store's thread, or, if the write cannot be queued, on the loop thread. */
 static void on_commit(void *context, cop_err result, const char *text) {
     api_task *t = context;
     t->result = result;
@@ -203,7 +207,7 @@ static void submit_done(api_task *t) {
     }
     t->job = api->next_job++;
     t->created_ms = cop_clock_unix_ms();
-    begin_commit(api, t); /* until submit_committed */
+    begin_commit(api, t); /* submit_committed ends it */
     coord_store_submission submission = {.job = t->job,
                                          .name = t->built->message->name,
                                          .data_digest = digest,
@@ -215,8 +219,9 @@ static void submit_done(api_task *t) {
     cop_buffer_release(spec);
 }
 
-/* Answers a request that needs no work: a malformed one, or a repeated one. A repetition of a
- * pending submission is kept for its end. False: the request needs a task. */
+/* Takes care of a request that needs no work. A malformed request is refused. A repetition of a
+ * submission that has ended gets the same answer. A repetition of a pending submission is kept
+ * until the submission ends. False: the request is none of these, and needs a task. */
 static bool answer_at_once(coord_api *api, cop_request *request,
                            const Coppice__Api__SubmitRequest *r) {
     unsigned char digest[32];
@@ -237,7 +242,7 @@ static bool answer_at_once(coord_api *api, cop_request *request,
             answer_submitted(request, k->job, NULL);
             return true;
         }
-        if (k->repeat) cop_server_drop(repeat_of(k)); /* its sender no longer waits for it */
+        if (k->repeat) cop_server_drop(repeat_of(k)); /* its client waits only for the newest */
         cop_request_release_parts(request);
         k->repeat = (uint64_t)(uintptr_t)request;
     } else {

@@ -1,6 +1,6 @@
 /* Work of the API on libuv's thread pool, and its limits. A call that needs the thread pool takes a
- * place, which it keeps until its answer has left: so an identity has a bounded number of tasks, of
- * messages in memory, and of answers that its clients do not read. See api.h. */
+ * place and keeps it until its answer has left. So for each identity there is a limit to the tasks,
+ * to the messages in memory, and to the answers that its clients have not read yet. See api.h. */
 #include <stdio.h>
 #include <string.h>
 
@@ -11,11 +11,13 @@
 
 /* ---- places ---- */
 
-/* The places taken by large calls, or by all, in total and by one identity. */
+/* How many places are taken. */
 typedef struct taken {
-    uint32_t total, owned;
+    uint32_t total; /* by all identities */
+    uint32_t owned; /* by one identity */
 } taken;
 
+/* Counts the places that are taken by large calls, or, if large_only is false, by all calls. */
 static taken count_taken(const coord_api *api, const char *identity, bool large_only) {
     taken t = {0};
     for (uint32_t i = 0; i < COP_CALLS_MAX; i++) {
@@ -27,6 +29,7 @@ static taken count_taken(const coord_api *api, const char *identity, bool large_
     return t;
 }
 
+/* BUSY: no place, or no place for large calls if large_only, is left for this identity. */
 static cop_err check_share(const coord_api *api, const char *identity, bool large_only,
                            cop_error *error) {
     const uint32_t all = large_only ? COP_LARGE_CALLS_MAX : COP_CALLS_MAX;
@@ -41,7 +44,7 @@ static cop_err check_share(const coord_api *api, const char *identity, bool larg
                     t.total, t.owned);
 }
 
-/* BUSY: no place for one more call of this identity. */
+/* Takes a place for the call. BUSY: its identity may not have one more call of this kind. */
 static cop_err take_place(coord_api *api, const cop_request *request, api_place **out,
                           cop_error *error) {
     const char *identity = coord_access_identity(request);
@@ -50,7 +53,7 @@ static cop_err take_place(coord_api *api, const cop_request *request, api_place 
     if (large) COP_TRY(check_share(api, identity, true, error));
     api_place *p = api->places;
     while (p < api->places + COP_CALLS_MAX && atomic_load(&p->taken)) p++;
-    COP_ASSERT(p < api->places + COP_CALLS_MAX); /* check_share */
+    COP_ASSERT(p < api->places + COP_CALLS_MAX); /* check_share has counted fewer taken places */
     snprintf(p->identity, sizeof p->identity, "%s", identity);
     p->large = large;
     atomic_store(&p->taken, true);
@@ -63,7 +66,8 @@ static void free_place(api_place *place) {
     atomic_store(&place->taken, false);
 }
 
-/* The answer has left, or was dropped. Any thread. */
+/* Frees the place of a call. The transport releases the receipt, and so calls this, when the answer
+ * has left or was dropped. Any thread. */
 static void on_answer_left(cop_buffer *receipt) {
     free_place(receipt->owner);
     cop_free(receipt);
@@ -121,7 +125,7 @@ static void work_done(uv_work_t *work, int status) {
 
 void api_task_start(api_task *task, void (*work)(api_task *), void (*done)(api_task *)) {
     COP_ASSERT(work && done);
-    COP_ASSERT(!task->request || task->place); /* every call is counted */
+    COP_ASSERT(!task->request || task->place); /* every call has a place */
     task->work = work;
     task->done = done;
     task->api->tasks++;
@@ -158,7 +162,7 @@ void api_task_finish(api_task *task, uint32_t method, const ProtobufCMessage *an
         cop_server_reply(task->request, &reply);
     } else {
         cop_message_fini(&reply);
-        cop_free(receipt); /* not released: the place is still the task's */
+        cop_free(receipt); /* a release would free the place, which api_task_free does below */
         coord_reply_failure(task->request, COP_ERR_NO_MEMORY, "the coordinator is out of memory");
     }
     api_task_free(task);

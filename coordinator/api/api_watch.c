@@ -1,5 +1,6 @@
-/* Held requests: clients that wait for news of a job, an evaluation or a log. Each is answered when
- * there is news, not more often than every 100 ms, or at its deadline. See api.h. */
+/* Held requests, which wait for news of a job, an evaluation or a log. Each is answered when there
+ * is news, but not earlier than MIN_PAUSE_NS after it arrived, or at its deadline without news. See
+ * api.h. */
 #include <string.h>
 
 #include "common/base/clock.h"
@@ -7,9 +8,10 @@
 #include "coordinator/api/access.h"
 #include "coordinator/api/api.h"
 
-#define MIN_PAUSE_NS 100000000 /* between two answers to a watcher */
+#define MIN_PAUSE_NS 100000000 /* a request is held at least this long, even if there is news */
 
-/* Answers the watcher with the job's status (NULL: the job is gone); its place becomes free. */
+/* Answers the watcher with the job's status and frees its place. If `note` is NULL, the job does
+ * not exist, and the answer is NOT_FOUND. */
 static void answer_watch(coord_api *api, api_watcher *w, const api_note *note) {
     cop_request *request = w->request;
     w->request = NULL;
@@ -28,7 +30,7 @@ static void answer_watch(coord_api *api, api_watcher *w, const api_note *note) {
     api_answer(request, COPPICE__API__METHOD__WATCH_JOB, &answer.base, NULL);
 }
 
-/* Answers any kind of watcher with the present state. */
+/* Answers a watcher of any kind with the present state. For a log, starts a task that answers. */
 static void answer(coord_api *api, api_watcher *w) {
     const api_note *n = api_note_find(api, w->job);
     if (w->logs)
@@ -41,7 +43,7 @@ static void answer(coord_api *api, api_watcher *w) {
 
 /* ---- places ---- */
 
-/* A free place; NULL: there is none, or the identity has used up its share. */
+/* Returns a free place. NULL: there is none, or the identity has used up its share of them. */
 static api_watcher *find_place(coord_api *api, const char *identity) {
     const uint32_t configured = api->access->config->watches_per_identity;
     const uint32_t share = coord_access_share(
@@ -84,13 +86,14 @@ void api_watch_job(coord_api *api, cop_request *request, ProtobufCMessage *messa
     const api_note *n = api_note_find(api, r->job);
     cop_proto_free(message);
     if (!n || !w.version || n->state >= COORD_COMPLETED)
-        answer_watch(api, &w, n); /* version 0: the client knows nothing yet */
+        answer_watch(api, &w, n); /* with version 0, the client knows nothing yet */
     else
         api_hold(api, &w);
 }
 
 /* ---- events ---- */
 
+/* Answers a watcher that has news or whose time is over. For a log, asks for new lines. */
 static void check_watcher(coord_api *api, api_watcher *w, uint64_t now) {
     if (w->logs) {
         if (!w->asking && now >= w->not_before_ns) api_ask_logs(api, w);
@@ -122,7 +125,7 @@ void coord_api_release(coord_api *api) {
     while (api->tasks) uv_run(&api->engine->loop, UV_RUN_ONCE);
     for (uint32_t i = 0; i < COP_WATCHES_MAX; i++) {
         api_watcher *w = &api->watchers[i];
-        COP_ASSERT(!w->asking); /* its task has ended */
+        COP_ASSERT(!w->asking); /* all tasks have ended */
         if (w->request)
             coord_reply_failure(w->request, COP_ERR_CLOSED, "the coordinator is stopping");
         w->request = NULL;

@@ -42,13 +42,13 @@ static void worker_status(coord_api *api, const coord_worker_view *v,
     s->build = (char *)(uintptr_t)session->build;
 }
 
-/* Resident memory of this process in bytes; 0: unknown. */
+/* Returns the resident memory of this process in bytes, or 0 if it is not known. */
 static uint64_t resident_bytes(void) {
     size_t bytes = 0;
     return uv_resident_set_memory(&bytes) ? 0 : bytes;
 }
 
-/* The time that this share of the rounds did not exceed, in milliseconds. */
+/* Returns the time in milliseconds that a share (0 to 1) of the loop iterations did not exceed. */
 static double ms_at(const coord_times *times, double share) {
     return (double)(coord_times_at(times, share) / 1000) * 1e-3;
 }
@@ -66,7 +66,7 @@ static void describe_loop_latency(const coord_loop_latency *s, Coppice__Api__Loo
     out->computed_most_ms = ms_at(&s->computing, 1);
 }
 
-/* Describes the coordinator; `stalls` is the storage of a field of *out. */
+/* Describes the coordinator in *out. out->stalls points to *stalls, which this function fills. */
 static void describe(const coord_api *api, Coppice__Api__LoopStalls *stalls,
                      Coppice__Api__InfoAnswer *out) {
     coppice__api__info_answer__init(out);
@@ -133,7 +133,7 @@ void api_drain_worker(coord_api *api, cop_request *request, ProtobufCMessage *me
     coord_worker_view view;
     found->drain = true;
     coord_dispatch(api->engine, &drain);
-    if (coord_core_worker(api->engine->core, drain.worker, &view)) { /* not if it left at once */
+    if (coord_core_worker(api->engine->core, drain.worker, &view)) { /* it has not left already */
         worker_status(api, &view, &status);
         answer.status = &status;
     }

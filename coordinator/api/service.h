@@ -1,5 +1,6 @@
-/* The API, as the server uses it: calls of clients go in, and each is answered at once, after work
- * on the thread pool, or when there is news. Loop thread. */
+/* The API, as the server uses it. The server passes in the calls of clients. The API answers each
+ * of them at once, after work on the thread pool, or when there is news for it. All functions are
+ * for the loop thread, unless their comment says otherwise. */
 #ifndef COP_COORDINATOR_SERVICE_H
 #define COP_COORDINATOR_SERVICE_H
 
@@ -8,29 +9,31 @@
 
 typedef struct coord_api coord_api;
 
-/* Borrows engine and access, and becomes the engine's listener. The engine has a store and data
- * sets. The caller owns *out. NO_MEMORY. */
+/* Borrows `engine` and `access`, and becomes the engine's listener. The engine must have a store
+ * and data sets. The caller owns *out (coord_api_destroy). NO_MEMORY. */
 cop_err coord_api_create(coord_engine *engine, const coord_access *access, coord_api **out,
                          cop_error *error);
-/* Frees. Before it: coord_api_release, and the end of the transport, whose replies refer to the
- * API.
- */
+/* Frees the API. The caller must first call coord_api_release and destroy the transport, because
+ * replies in the transport refer to places of the API. */
 void coord_api_destroy(coord_api *api);
-/* When the server stops: runs the loop until all tasks have ended, and answers held requests with
- * CLOSED. */
+/* For the end of the server: runs the loop until all tasks have ended, then answers the held
+ * requests with CLOSED. */
 void coord_api_release(coord_api *api);
-/* A CALL arrived; owns the request. */
+/* Handles a CALL that arrived. The API owns the request. */
 void coord_api_on_call(coord_api *api, cop_request *request);
-/* A connection is gone: drops its held requests. */
+/* Handles the end of a connection: drops its held requests. */
 void coord_api_on_gone(coord_api *api, uint64_t connection);
-/* Something about this job changed, so its watchers are answered. job 0: workers or data, which
- * nobody watches. */
+/* Notes that this job or evaluation has changed; one of the next ticks answers its watchers. Job 0
+ * stands for workers or data, which nobody watches. */
 void coord_api_changed(coord_api *api, uint64_t job);
-/* Regularly: answers watchers, ends evaluations without clients, frees unused data sets. */
+/* To be called regularly: answers watchers that have news or whose time is over, cancels
+ * evaluations whose clients are gone, and frees data sets in memory that nobody uses. */
 void coord_api_tick(coord_api *api, uint64_t now_ns);
-/* "RUNNING"; "?" for no state. Static. Any thread. */
+/* Returns the name of a state, such as "RUNNING", or "?" if it is not a state. The string is
+ * static. Any thread. */
 const char *coord_state_name(coord_job_state state);
-/* At the start: takes up the unfinished jobs of the store. CORRUPT, IO, NO_MEMORY. */
+/* For the start of the server: reads the jobs of the store and gives the unfinished ones to the
+ * core. CORRUPT, IO, NO_MEMORY. */
 cop_err coord_api_recover(coord_api *api, cop_error *error);
 
 #endif
