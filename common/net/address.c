@@ -11,8 +11,8 @@
 #include "common/net/net.h"
 #include "common/net/tls_internal.h"
 
-#define KEEPALIVE_S 15
-#define UNACKED_MS  30000 /* then a connection with unacknowledged bytes is lost */
+#define KEEPALIVE_S 15    /* a silent connection is probed after, and then every, 15 seconds */
+#define UNACKED_MS  30000 /* a connection whose bytes are not acknowledged for so long is lost */
 
 /* ---- URLs ---- */
 
@@ -65,7 +65,7 @@ void net_split_url(const char *url, char host[256], char port[8]) {
 
 /* ---- addresses to listen on ---- */
 
-/* /etc/hosts may list an address more than once. */
+/* True: *a already has the address. This happens because /etc/hosts may list an address twice. */
 static bool is_known(const net_addresses *a, const struct addrinfo *found) {
     for (int i = 0; i < a->count; i++)
         if (a->size[i] == found->ai_addrlen &&

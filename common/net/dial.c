@@ -1,13 +1,13 @@
-/* The client side of tcp:// and tls+tcp://: keeps one connection to the coordinator, and connects
- * again whenever it is lost. An attempt resolves the name (resolve.c) and tries the addresses in
- * turn. Each phase has a deadline, so if the coordinator or the name server hangs, the next attempt
- * follows within seconds.
+/* The client side of tcp:// and tls+tcp://. It keeps one connection to the coordinator, and
+ * connects again whenever the connection is lost. A round resolves the name of the host (resolve.c)
+ * and tries the addresses one after the other. Each phase of an attempt has a deadline, so if the
+ * coordinator hangs, the next attempt follows within seconds. A name server that hangs is reported.
  *
- * nng does not connect itself, because it aborts when a socket is closed while it resolves a name
- * (nanomsg/nng#2110), does not report why there is no connection, and does not notice a peer that
- * uses the other scheme. With TLS, tls_pump.c takes over the connection. Without TLS, nng gets the
- * socket after the peer has sent the first byte of SP's greeting. Every coordinator sends it at
- * once. */
+ * nng does not connect itself, for three reasons: it aborts when a socket is closed while it
+ * resolves a name (nanomsg/nng#2110), it does not report why there is no connection, and it does
+ * not notice that the peer uses TLS and the URL does not, or the reverse. With TLS, tls_pump.c
+ * takes over the connection. Without TLS, nng gets the socket as soon as the peer has sent the
+ * first byte of SP's greeting, which every coordinator sends at once. */
 #include "common/net/internal.h"
 #include "common/net/tls_internal.h"
 
@@ -21,18 +21,26 @@
 #include "common/base/alloc.h"
 #include "common/base/clock.h"
 
+/* The pause before the next round. It doubles with each round, up to BACKOFF_MAX_MS. */
 #define BACKOFF_FIRST_MS 50
 #define BACKOFF_MAX_MS   1000
-#define SETTLED_MS       1000  /* a connection that lasted longer was good: reset the back-off */
-#define CONNECT_FIRST_MS 1000  /* deadline per address, except the last; doubled each round */
-#define CONNECT_MAX_MS   10000 /* deadline for the last address */
-/* A peer that has sent no greeting by then is probed for TLS. Doubled, up to CONNECT_MAX_MS, if it
- * turns out to be slow. */
+/* After a connection that lasted longer than this, the back-off and the time to connect are
+ * reset. */
+#define SETTLED_MS 1000
+/* How long to wait for one address to accept the connection, unless it is the last address. Doubles
+ * with each round, up to CONNECT_MAX_MS. */
+#define CONNECT_FIRST_MS 1000
+#define CONNECT_MAX_MS   10000 /* how long to wait for the last address */
+/* How long to wait for the greeting of the peer before it is probed for TLS. Doubles, up to
+ * CONNECT_MAX_MS, each time that the greeting arrives later. */
 #define GREETING_MS 1000
-#define PIPE_MS     3000 /* for nng to open the socket that it was given */
-#define RESOLVE_MS  1000 /* then a slow name server is reported */
+#define PIPE_MS     3000 /* how long nng may take to open or to lose a pipe */
+#define RESOLVE_MS  1000 /* after this time, a slow name server is reported */
 
-/* CONNECTING, then (without TLS) WAITING for the greeting and, if none arrives, PROBING for TLS. */
+/* The phases of an attempt:
+ *  - CONNECTING: TCP connects.
+ *  - WAITING (only without TLS): connected, but SP's greeting has not arrived.
+ *  - PROBING (only without TLS): no greeting came in time, and the probe for TLS was sent. */
 typedef enum attempt_phase { CONNECTING, WAITING, PROBING } attempt_phase;
 
 /* An attempt to connect to one address. */
@@ -49,20 +57,25 @@ struct net_dialer {
     net_dial_handler handler;
     void *owner;
     char url[320], host[256], port[8];
-    uv_timer_t timer;           /* starts the next attempt, or ends a phase of this one */
-    bool ready;                 /* the timer is initialized */
-    net_resolution *resolution; /* NULL: none is running */
-    struct addrinfo *addresses, *next_address; /* addresses of the host; the next one to try */
-    attempt *current;                          /* NULL: none is running */
-    bool all_absent; /* in this round, no program listened at any address so far */
-    uint32_t backoff_ms, connect_ms, greeting_ms;
-    uint64_t resolve_began_ns; /* 0: it was already reported as slow */
-    uint64_t opened_ns;        /* when the connection opened; 0: none is open */
-    uint32_t listener;         /* nng's listener of a connection without TLS; 0: none */
-    uint32_t ended_listener;   /* nng's listener of an ended connection with TLS; 0: none */
-    uint64_t ended_ns;
-    atomic_uint adds, removes;            /* how many pipes nng has opened and lost */
-    unsigned adds_before, removes_before; /* the same, when the connection opened */
+    uv_timer_t timer;              /* starts the next attempt, or ends a phase of the current one */
+    bool ready;                    /* the timer is initialized */
+    net_resolution *resolution;    /* NULL: none is running */
+    struct addrinfo *addresses;    /* of the host; NULL: to be resolved */
+    struct addrinfo *next_address; /* the next of `addresses` to try; NULL: none is left */
+    attempt *current;              /* NULL: none is running */
+    bool all_absent;               /* in this round, no program listened at any address so far */
+    uint32_t backoff_ms;           /* pause before the next round */
+    uint32_t connect_ms;           /* time to connect to an address that is not the last */
+    uint32_t greeting_ms;          /* time to wait for the greeting */
+    uint64_t resolve_began_ns;     /* when `resolution` began; 0: it was reported as slow */
+    uint64_t opened_ns;            /* when the connection opened; 0: none is open */
+    uint32_t listener;             /* nng's listener of the connection without TLS; 0: none */
+    uint32_t ended_listener;       /* nng's listener of the last connection with TLS; 0: none */
+    uint64_t ended_ns;             /* when that connection ended */
+    atomic_uint adds;              /* how many pipes nng has opened */
+    atomic_uint removes;           /* how many pipes nng has lost */
+    unsigned adds_before;          /* `adds` when the connection opened (only without TLS) */
+    unsigned removes_before;       /* `removes` when the connection opened */
 };
 
 static bool is_stopping(net_dialer *d) {
@@ -77,7 +90,8 @@ static void on_poll_closed(uv_handle_t *handle) {
     cop_free(handle->data);
 }
 
-/* Ends the current attempt. Closes its socket and returns -1 or, if `keep`, returns the socket. */
+/* Ends the current attempt, if there is one. If `keep` is true, it returns the socket. Otherwise it
+ * closes the socket and returns -1. */
 static int drop_attempt(net_dialer *d, bool keep) {
     attempt *a = d->current;
     if (!a) return -1;
@@ -93,7 +107,8 @@ static uint32_t doubled(uint32_t ms, uint32_t limit) {
     return 2 * ms < limit ? 2 * ms : limit;
 }
 
-/* Reports the reason, and starts a new round after a back-off that doubles each time. */
+/* Reports the reason, unless it is "", and starts a new round after a pause, which doubles each
+ * time. */
 static void retry_later(net_dialer *d, const char *reason, net_failure how) {
     COP_ASSERT(!d->current && !d->opened_ns);
     if (is_stopping(d)) return;
@@ -105,7 +120,8 @@ static void retry_later(net_dialer *d, const char *reason, net_failure how) {
     d->connect_ms = doubled(d->connect_ms, CONNECT_MAX_MS);
 }
 
-/* The attempt failed: tries the next address of the host at once, or begins again. */
+/* Ends an attempt that failed. Tries the next address of the host at once. If no address is left,
+ * or if another address would not help, a new round begins later. */
 static void attempt_failed(net_dialer *d, const char *reason, net_failure how) {
     drop_attempt(d, false);
     if (is_stopping(d)) return;
@@ -116,7 +132,7 @@ static void attempt_failed(net_dialer *d, const char *reason, net_failure how) {
         retry_later(d, reason, how == NET_ABSENT && !d->all_absent ? NET_LATER : how);
 }
 
-/* The open connection was lost. */
+/* The open connection was lost: a new round begins later. */
 static void connection_lost(net_dialer *d, const char *reason, net_failure how) {
     COP_ASSERT(d->opened_ns && !d->listener);
     bool settled = cop_clock_ns() - d->opened_ns > (uint64_t)SETTLED_MS * 1000000;
@@ -127,8 +143,9 @@ static void connection_lost(net_dialer *d, const char *reason, net_failure how) 
 
 /* ---- connections with TLS ---- */
 
-/* Releases nng's listener of the last TLS connection, and with it the pipe. nng may still be
- * reading the last bytes, so this waits until nng has lost the pipe, or for PIPE_MS. */
+/* Releases nng's listener, and the pipe, of the last TLS connection. nng may still be reading the
+ * last bytes, so unless `at_once` is true, this does nothing until nng has lost the pipe or PIPE_MS
+ * have passed since the connection ended. */
 static void release_ended(net_dialer *d, bool at_once) {
     if (!d->ended_listener) return;
     if (!at_once && atomic_load(&d->removes) == d->removes_before &&
@@ -172,7 +189,7 @@ static void on_end(void *owner, tls_conn *conn, const char *reason, bool refused
 
 /* ---- connections without TLS ---- */
 
-/* The peer speaks SP: gives the connection to nng. */
+/* Gives the connection to nng, because the peer speaks SP without TLS. */
 static void hand_over(net_dialer *d) {
     COP_ASSERT(!d->tls && d->current->phase == WAITING);
     int fd = drop_attempt(d, true);
@@ -186,7 +203,7 @@ static void hand_over(net_dialer *d) {
     retry_later(d, "out of memory or file descriptors", NET_LATER);
 }
 
-/* Begins again if nng has lost the connection, or did not open it in time. */
+/* Begins a new round if nng has lost the connection, or did not open a pipe for it in time. */
 static void check_pipe(net_dialer *d) {
     if (!d->listener) return;
     bool gone = atomic_load(&d->removes) != d->removes_before;
@@ -207,15 +224,15 @@ static void reject_tls_peer(net_dialer *d) {
     attempt_failed(d, text, NET_OTHER_SCHEME);
 }
 
-/* The greeting arrived after the probe, which has already sent our own greeting, so the connection
- * is useless. The next attempt waits longer for the greeting, because the peer may always be this
- * slow. */
+/* The greeting arrived after the probe. The probe was a greeting of ours, and nng would send a
+ * second one, so the connection cannot be used. The next attempt waits longer for the greeting,
+ * because the peer may always be this slow. */
 static void reject_slow_peer(net_dialer *d) {
     d->greeting_ms = doubled(d->greeting_ms, CONNECT_MAX_MS);
     attempt_failed(d, "the coordinator was slow to answer", NET_LATER);
 }
 
-/* Reads the peer's first byte: 0 begins SP's greeting, 0x15 an alert of TLS. */
+/* Looks at the peer's first byte. It is 0 in SP's greeting, and 0x15 in an alert of TLS. */
 static void read_first_byte(net_dialer *d) {
     unsigned char first = 0;
     ssize_t n = recv(d->current->fd, &first, 1, MSG_PEEK | MSG_DONTWAIT);
@@ -232,8 +249,8 @@ static void read_first_byte(net_dialer *d) {
         reject_slow_peer(d);
 }
 
-/* Finds out whether the silent peer speaks TLS. A TLS server waits for its client to begin, and
- * answers SP's greeting with an alert. */
+/* Sends SP's greeting to a silent peer, to find out whether it speaks TLS. A TLS server waits for
+ * its client to begin, and answers the greeting with an alert. */
 static void probe(net_dialer *d) {
     static const unsigned char greeting[] = {0, 'S', 'P', 0, 0, 0x30, 0, 0};
     COP_ASSERT(d->current->phase == WAITING);
@@ -333,7 +350,9 @@ static void check_resolution(net_dialer *d) {
     }
 }
 
-/* Starts the next attempt, or ends a phase of the current one that took too long. */
+/* If an attempt is running, its phase took too long: probes the peer, or ends the attempt.
+ * Otherwise it starts an attempt with the next address or, if none is left, begins to resolve the
+ * host. */
 static void on_timer(uv_timer_t *timer) {
     net_dialer *d = timer->data;
     if (d->current && d->current->phase == WAITING) {
@@ -395,7 +414,7 @@ cop_err net_dial_start(const cop_tls *tls, const char *url, const net_dial_handl
     d->greeting_ms = GREETING_MS;
     snprintf(d->url, sizeof d->url, "%s", url);
     net_split_url(url, d->host, d->port);
-    *out = d; /* set before the first pipe, so that net_dial_note counts it */
+    *out = d; /* before the first pipe, because on_pipe passes *out to net_dial_note */
     cop_err e = net_tls_loop_start(&d->loop, &loop_handler, d, error);
     if (e) {
         *out = NULL;

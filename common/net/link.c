@@ -1,4 +1,4 @@
-/* Links: the part of the client side that is common to all transports. See net.h. */
+/* Links: the part of the client side that is the same for all transports. See net.h. */
 #include "common/net/internal.h"
 
 cop_err cop_link_call(cop_link *link, cop_message *request, cop_message *reply, uint32_t timeout_ms,

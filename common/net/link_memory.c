@@ -1,9 +1,9 @@
-/* In-memory links: a call puts the link's own request into the server's queue and waits on a
- * condition variable. A call copies the message struct, passes buffers by reference, and allocates
- * nothing.
+/* In-memory links. Each link has one request. A call puts it into the server's queue and waits on a
+ * condition variable for the reply. It copies the message struct, passes buffers by reference, and
+ * allocates nothing.
  *
- * After a timeout, the request stays with the server until the server replies or drops it; the next
- * call waits for that. Lock order: hub, then link, then the server's queue. */
+ * If a call times out, the server still has the request until it replies to it or drops it; the
+ * next call first waits for this. Locks are taken in this order: hub, link, the server's queue. */
 #include "common/net/internal.h"
 
 #include <stdio.h>
@@ -12,21 +12,28 @@
 #include "common/base/alloc.h"
 #include "common/base/clock.h"
 
+/* The state of the link's last call:
+ *  - IDLE: it has ended, or there was none.
+ *  - WAITING: it waits for the reply.
+ *  - ANSWERED: the reply has arrived, but the call has not taken it.
+ *  - ABANDONED: it has ended without a reply, by a timeout or a cancel.
+ *  - DISCONNECTED: its connection was closed or it was interrupted, and it has not noticed yet. */
 typedef enum call_state { IDLE, WAITING, ANSWERED, ABANDONED, DISCONNECTED } call_state;
 
-/* While `at_server` is true, only the server may touch the request. A closed link is freed by the
- * server if the request is there, else by memory_close. */
+/* While `at_server` is true, the server has the request, and only the server may use it. If the
+ * link is closed during this time, the server frees the link; otherwise memory_close does. */
 typedef struct memory_link memory_link;
 struct memory_link {
     cop_link base;
     cop_request request;
     net_hub *hub;
-    uv_mutex_t mutex; /* guards the rest, except `next` */
-    uv_cond_t answered;
+    uv_mutex_t mutex;   /* guards the rest, except `next` */
+    uv_cond_t answered; /* the state has changed, the server returned the request, or a cancel */
     call_state state;
-    bool at_server, closed;
-    bool disconnected; /* the server disconnected it: the next call opens a new connection */
-    cop_message reply;
+    bool at_server;
+    bool closed;       /* cop_link_close was called */
+    bool disconnected; /* the server closed the connection; the next call opens a new one */
+    cop_message reply; /* in state ANSWERED */
     memory_link *next; /* in the hub's list; guarded by the hub's mutex */
 };
 
@@ -39,7 +46,7 @@ static void free_link(memory_link *link) {
 
 /* ---- server side: loop thread ---- */
 
-/* The server returns the request, with a reply or (message NULL) without one. */
+/* The server returns the request, with the reply `message`, or without a reply if it is NULL. */
 static void finish_request(memory_link *link, cop_message *message) {
     cop_message_fini(&link->request.message);
     uv_mutex_lock(&link->mutex);
@@ -65,7 +72,7 @@ static memory_link *link_of(cop_request *request) {
 }
 
 static void memory_reply(cop_request *request, cop_message *message) {
-    cop_buffer_release(message->receipt); /* the link takes over the parts: the reply has left */
+    cop_buffer_release(message->receipt); /* the link has the parts now, so the reply is sent */
     message->receipt = NULL;
     finish_request(link_of(request), message);
 }
@@ -107,7 +114,8 @@ void net_memory_disconnect(net_hub *hub, uint64_t connection) {
 
 /* ---- client side ---- */
 
-/* Opens a new connection. The caller holds the locks of hub and link. */
+/* Gives the link a new connection, and reports it to the server. The caller holds the hub's lock
+ * and, if other threads already know the link, the link's lock. */
 static void connect_link(memory_link *link) {
     COP_ASSERT(link->hub->server && !link->at_server);
     link->request.connection = NET_MEMORY_CONNECTIONS + ++link->hub->next_connection;
@@ -115,7 +123,8 @@ static void connect_link(memory_link *link) {
     net_server_report(link->hub->server, NET_ITEM_CONNECTED, link->request.connection);
 }
 
-/* Hands the request to the server. False: the server is closed; the caller keeps the request. */
+/* Gives the request to the server. False: the server is closed, and the caller still owns
+ * *request. */
 static bool submit_request(memory_link *link, cop_message *request) {
     net_hub *hub = link->hub;
     bool sent = false;
@@ -142,8 +151,8 @@ static bool submit_request(memory_link *link, cop_message *request) {
     return sent;
 }
 
-/* Waits while `waiting(link)` is true, until the deadline or a cancel. The caller holds the link's
- * lock. */
+/* Waits until `waiting(link)` is false, the deadline has passed, or the link is canceled. The
+ * caller holds the link's lock. */
 static void wait_while(memory_link *link, bool (*waiting)(const memory_link *), uint64_t deadline) {
     while (waiting(link) && !atomic_load(&link->base.canceled)) {
         uint64_t now = cop_clock_ns();
@@ -231,7 +240,9 @@ static void remove_from_hub(memory_link *link) {
 
 static void memory_close(cop_link *base) {
     memory_link *link = (memory_link *)(void *)base;
-    net_hub *hub = link->hub; /* kept: the server may free the link as soon as it is unlocked */
+    /* Takes a reference of its own: the server may free the link, and its reference to the hub, as soon
+     * as the link is unlocked. */
+    net_hub *hub = link->hub;
     atomic_fetch_add(&hub->references, 1);
     uv_mutex_lock(&hub->mutex);
     remove_from_hub(link);
@@ -243,7 +254,7 @@ static void memory_close(cop_link *base) {
         net_server_report(hub->server, NET_ITEM_DISCONNECTED, link->request.connection);
     uv_mutex_unlock(&link->mutex);
     uv_mutex_unlock(&hub->mutex);
-    if (!at_server) free_link(link); /* else the server frees it when it returns the request */
+    if (!at_server) free_link(link); /* if the server has the request, finish_request frees it */
     net_hub_release(hub);
 }
 

@@ -1,5 +1,6 @@
-/* Links over nng's REQ protocol: one socket, one connection, one call at a time. Callers retry; nng
- * never resends (W3). nng connects ipc://; dial.c connects tcp:// and tls+tcp://. */
+/* Links over nng's REQ protocol. A link has one socket, one connection, and one call at a time. nng
+ * never sends a request again; callers repeat their calls instead. nng itself connects ipc:// URLs;
+ * dial.c connects tcp:// and tls+tcp:// URLs. */
 #include "common/net/internal.h"
 #include "common/net/tls_internal.h"
 
@@ -23,21 +24,21 @@ typedef struct nng_link {
     nng_socket socket;
     nng_ctx ctx;
     nng_aio *aio;
-    net_dialer *dialer;  /* NULL: ipc://, or the link is being closed */
-    atomic_int pipes;    /* open connections */
-    atomic_uint pipe;    /* number of the newest one */
-    uint64_t deadline;   /* of the last call */
-    int timeouts;        /* calls without a reply since the last reply */
-    uv_mutex_t mutex;    /* guards the rest */
+    net_dialer *dialer;  /* NULL: the URL is ipc://, or the link is being closed */
+    atomic_int pipes;    /* number of open connections */
+    atomic_uint pipe;    /* number of the newest connection */
+    uint64_t deadline;   /* of the last call, on the clock of cop_clock_ns */
+    int timeouts;        /* how many calls have timed out since the last reply */
+    uv_mutex_t mutex;    /* guards the rest, and `dialer` */
     uv_cond_t changed;   /* the operation has ended, or the call must end */
-    bool aio_done;       /* the callback of the running operation was called */
+    bool aio_done;       /* the callback of the operation was called */
     bool interrupted;    /* the running call must end */
-    bool impatient;      /* an absent coordinator ends the call at once */
-    net_failure failure; /* result of the last attempt to connect since the call began */
+    bool impatient;      /* cop_link_set_impatient was called */
+    net_failure failure; /* of the last attempt to connect since the call began; else NET_LATER */
     char reason[700];    /* why there is no connection; "": unknown */
 } nng_link;
 
-#define TIMEOUTS_MAX 2 /* after this many, the connection counts as dead (W2) */
+#define TIMEOUTS_MAX 2 /* after this many timeouts in a row, the connection is closed */
 
 static void on_pipe(nng_pipe pipe, nng_pipe_ev event, void *argument) {
     nng_link *link = argument;
@@ -49,7 +50,7 @@ static void on_pipe(nng_pipe pipe, nng_pipe_ev event, void *argument) {
     uv_mutex_unlock(&link->mutex);
 }
 
-/* True: waiting for a connection does not help. The caller holds the mutex. */
+/* True: there is no connection, and waiting for one does not help. The caller holds the mutex. */
 static bool is_hopeless(const nng_link *link) {
     return link->failure > NET_ABSENT || (link->failure == NET_ABSENT && link->impatient);
 }
@@ -61,7 +62,7 @@ static bool must_give_up(nng_link *link) {
     return hopeless;
 }
 
-/* Fails because there is no connection, with the reason if it is known. */
+/* Fills `error` for a call that failed because there is no connection. */
 static cop_err fail_unreachable(nng_link *link, uint32_t timeout_ms, cop_error *error) {
     uv_mutex_lock(&link->mutex);
     const net_failure failure = link->failure;
@@ -92,7 +93,7 @@ static cop_err fail_call(nng_link *link, int failed, uint32_t timeout_ms, cop_er
     switch (failed) {
     case NNG_ETIMEDOUT:
         if (atomic_load(&link->pipes) <= 0) return fail_unreachable(link, timeout_ms, error);
-        /* Its machine may have vanished. A new connection shows whether it has. */
+        /* The coordinator's machine may have vanished. A new connection shows whether it has. */
         if (++link->timeouts >= TIMEOUTS_MAX) nng_pipe_close((nng_pipe){atomic_load(&link->pipe)});
         return cop_fail(error, COP_ERR_TIMEOUT,
                         "the coordinator at %s did not answer within %.3g s", address,
@@ -119,8 +120,8 @@ static bool must_stop(const nng_link *link) {
     return link->interrupted || is_hopeless(link) || atomic_load(&link->base.canceled);
 }
 
-/* Waits until the running operation has ended or, if `may_stop`, until the call must end. True: the
- * operation has ended. */
+/* Waits until the running operation has ended or, if `may_stop` is true, until the call must end.
+ * True: the operation has ended. */
 static bool wait_for_aio(nng_link *link, bool may_stop) {
     uv_mutex_lock(&link->mutex);
     while (!link->aio_done && !(may_stop && must_stop(link)))
@@ -130,10 +131,10 @@ static bool wait_for_aio(nng_link *link, bool may_stop) {
     return done;
 }
 
-/* Runs one operation of the aio until `deadline`. Returns 0 or an nng error. Only this function
- * cancels the aio, and only its callback shows that it has ended. The reason is nanomsg/nng#2208
- * (1.10, 1.11): if another thread cancels an operation that is just beginning or ending,
- * nng_aio_wait returns 0 while the operation continues. */
+/* Runs one operation of the aio until `deadline`. Returns 0 or an nng error. No other function
+ * cancels the aio, and only the aio's callback shows that the operation has ended. The reason is a
+ * fault of nng 1.10 and 1.11 (nanomsg/nng#2208): if another thread cancels an operation that is
+ * just beginning or ending, nng_aio_wait returns 0 while the operation continues. */
 static int run_aio(nng_link *link, void (*operation)(nng_ctx, nng_aio *), uint64_t deadline) {
     uint64_t now = cop_clock_ns();
     nng_aio_set_timeout(link->aio,
@@ -148,8 +149,8 @@ static int run_aio(nng_link *link, void (*operation)(nng_ctx, nng_aio *), uint64
     return nng_aio_result(link->aio);
 }
 
-/* nng does not report why an ipc:// connection fails, so this tries to connect and records the
- * reason. Does not block. The caller holds the mutex. */
+/* Tries to connect to the path of an ipc:// URL and, if this fails, records the reason, because nng
+ * does not report it. Does not block. The caller holds the mutex. */
 static void probe_ipc(nng_link *link) {
     struct sockaddr_un at = {.sun_family = AF_UNIX};
     if (strncmp(link->base.address, "ipc://", 6) != 0 || atomic_load(&link->pipes) > 0) return;
@@ -209,7 +210,8 @@ static void nng_interrupt(cop_link *base) {
     uv_mutex_unlock(&link->mutex);
 }
 
-/* How long closing may take to send the last bytes: until the deadline of the last call. */
+/* Returns how many milliseconds closing may take to send the last bytes: until the deadline of the
+ * last call, and at most TLS_LINGER_MS. */
 static uint64_t linger_ms(const nng_link *link) {
     const uint64_t now = cop_clock_ns();
     const uint64_t left = now < link->deadline ? (link->deadline - now) / 1000000 : 0;
@@ -255,7 +257,7 @@ static uint32_t on_dialed(void *owner, int fd) {
     return net_nng_adopt(link->socket, fd, NULL, NULL);
 }
 
-/* Ends the running call if waiting does not help. */
+/* Records the failure, and ends the running call if waiting for a connection does not help. */
 static void on_dial_failed(void *owner, const char *reason, net_failure how) {
     nng_link *link = owner;
     uv_mutex_lock(&link->mutex);
@@ -270,7 +272,8 @@ static void on_dial_failed(void *owner, const char *reason, net_failure how) {
 
 /* ---- life ---- */
 
-/* Starts nng's dialer for ipc://, which connects in the background. */
+/* Starts nng's own dialer for an ipc:// URL. It connects in the background. Returns 0 or an nng
+ * error. */
 static int dial(nng_link *link, const char *url) {
     nng_dialer dialer;
     int failed = nng_dialer_create(&dialer, link->socket, url);

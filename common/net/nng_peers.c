@@ -1,6 +1,7 @@
-/* The peer of each nng listener of the server. A TLS connection has its own listener, whose row
- * names the peer by its certificate. Messages from a listener without a row are ignored. Rows are
- * sorted by the listener's number. */
+/* The table of nng's listeners in a server. Each TLS connection has its own listener, whose row has
+ * the identity of the peer from its certificate. The listener of a tcp:// or ipc:// address serves
+ * many peers, and its row has no identity. The server ignores messages from a listener without a
+ * row. Rows are sorted by the listener's number. */
 #include "common/net/internal.h"
 
 #include <stdio.h>
@@ -18,7 +19,7 @@ void net_peers_fini(net_peers *peers) {
     cop_free(peers->rows);
 }
 
-/* The index of the listener's row, or of the place where it belongs. */
+/* Returns the index of the listener's row or, if it has none, the index where its row belongs. */
 static size_t find_position(const net_peers *peers, uint32_t listener) {
     size_t low = 0, high = peers->count;
     while (low < high) {
@@ -41,7 +42,7 @@ static bool grow(net_peers *peers) {
 }
 
 bool net_peers_add(net_peers *peers, uint32_t listener, const cop_peer *peer, const char *address) {
-    COP_ASSERT(listener); /* nng counts from 1; 0 means none */
+    COP_ASSERT(listener); /* nng counts its listeners from 1; 0 stands for no listener */
     uv_mutex_lock(&peers->mutex);
     bool room = peers->count < peers->capacity || grow(peers);
     if (room) {

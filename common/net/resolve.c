@@ -1,6 +1,6 @@
-/* Resolves host names in the background: getaddrinfo blocks for as long as the resolver's own
- * timeouts, so it runs on a thread that the owner may abandon. The thread or the owner, whichever
- * finishes last, frees the resolution. */
+/* Resolves host names in the background. getaddrinfo may block until the timeouts of the system's
+ * resolver have passed, so it runs on its own thread, which the owner may abandon. If the owner
+ * abandons a running resolution, the thread frees it; otherwise the owner does. */
 #include <netdb.h>
 #include <pthread.h>
 #include <stdio.h>
@@ -12,11 +12,11 @@
 #include "common/net/tls_internal.h"
 
 struct net_resolution {
-    uv_mutex_t mutex; /* guards the rest */
-    tls_loop *loop;   /* woken at the end; NULL: abandoned */
-    bool done;
-    int status; /* of getaddrinfo */
-    struct addrinfo *found;
+    uv_mutex_t mutex;       /* guards the rest, except host and port */
+    tls_loop *loop;         /* the loop to wake at the end; NULL: the owner has abandoned it */
+    bool done;              /* getaddrinfo has returned */
+    int status;             /* result of getaddrinfo */
+    struct addrinfo *found; /* the addresses; NULL if `status` is not 0 */
     char host[256], port[8];
 };
 

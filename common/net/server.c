@@ -1,4 +1,5 @@
-/* The server: all transports append to one queue, which the loop thread reads (W4). See net.h. */
+/* The server. All transports append their requests, and reports of new and lost connections, to one
+ * queue, which the loop thread reads. See net.h. */
 #include "common/net/internal.h"
 
 #include <string.h>
@@ -7,10 +8,10 @@
 #include "common/base/clock.h"
 #include "common/base/log.h"
 
-/* Limits of one round of the loop, so that timers and other events do not wait when many peers ask
- * or are answered at the same time. */
-#define READ_BUDGET_NS 1000000 /* time for reading the queue */
-#define INLINE_REPLIES 32      /* replies that the loop encodes itself */
+/* Limits of one iteration of the loop. With them, timers and other events do not wait for long when
+ * many requests arrive, or many replies leave, at the same time. */
+#define READ_BUDGET_NS 1000000 /* time after which the loop stops reading the queue */
+#define INLINE_REPLIES 32      /* replies that the loop encodes; encoder threads do the others */
 
 /* ---- the queue ---- */
 
@@ -33,7 +34,7 @@ bool net_server_push(cop_server *server, net_item *item) {
 
 void net_server_report(cop_server *server, net_item_kind kind, uint64_t connection) {
     net_item *item = cop_alloc(sizeof *item);
-    if (!item) return; /* out of memory: missing heartbeats will show it (W2) */
+    if (!item) return; /* out of memory: missing heartbeats will show that a connection is lost */
     item->kind = kind;
     item->connection = connection;
     if (!net_server_push(server, item)) cop_free(item);
@@ -64,7 +65,7 @@ static bool grow_live(cop_server *server) {
 static void add_live(cop_server *server, uint64_t connection) {
     size_t count = live_count(server);
     if (count == server->live_capacity && !grow_live(server))
-        return; /* out of memory: its requests will be dropped, and it tries again */
+        return; /* out of memory: its requests will be dropped, and the peer repeats them */
     server->live[count] = (net_live){.connection = connection};
     atomic_store_explicit(&server->live_count, count + 1, memory_order_relaxed);
 }
@@ -104,7 +105,8 @@ static void take_request(cop_server *server, cop_request *request) {
     server->handler.on_request(server->context, request);
 }
 
-/* Puts unread items back to the acceptor of the queue, for the next round. */
+/* Puts the items that were not taken back to the front of the queue, for the next iteration of the
+ * loop. */
 static void put_back(cop_server *server, net_item *first, net_item *last) {
     COP_ASSERT(first && !last->next);
     uv_mutex_lock(&server->mutex);
@@ -119,7 +121,7 @@ static void take_item(cop_server *server, net_item *item) {
     uint64_t connection = item->connection;
     bool connected = item->kind == NET_ITEM_CONNECTED;
     if (item->kind == NET_ITEM_REQUEST) {
-        take_request(server, item->request); /* which contains the item */
+        take_request(server, item->request); /* the item is part of the request: do not free it */
         return;
     }
     cop_free(item);
@@ -290,7 +292,7 @@ void cop_request_release_parts(cop_request *request) {
     }
 }
 
-/* The handler has answered or dropped the request. */
+/* Counts that the handler has replied to the request or dropped it. */
 static void close_request(const cop_request *request) {
     net_live *live = find_live(request->server, request->connection);
     if (!live) return;

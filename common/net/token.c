@@ -1,4 +1,4 @@
-/* Finds the token for tcp:// and ipc://, for clients and workers. See net.h. */
+/* Finds the token that clients and workers send over tcp:// and ipc://. See net.h. */
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -40,10 +40,10 @@ cop_err cop_token_find(const char *token, const char *file, const char *url,
     if (token) return copy_token(token, "--token", out, error);
     if (file) return read_file(file, out, error);
     if (environment && *environment) return copy_token(environment, "COPPICE_TOKEN", out, error);
-    /* Only for a coordinator on this machine: others must not learn its token. */
+    /* The file has the token of a coordinator on this machine. Other machines must not learn it. */
     if (cop_url_check(url, &loopback, NULL) || !loopback || cop_url_is_tls(url)) return COP_OK;
     char *state = cop_path_state(), *path = state ? cop_path_join(state, "token") : NULL;
-    if (path) read_file(path, out, NULL); /* there may be none */
+    if (path) read_file(path, out, NULL); /* the file may be absent */
     cop_free(path);
     cop_free(state);
     return COP_OK;
