@@ -29,7 +29,7 @@
 #include "common/base/bytes.h"
 #include "common/base/err.h"
 
-/* The type of the values of samples. The numbers are those of the pack's header. */
+/* The type of the values of samples. The header of a pack contains these numbers. */
 typedef enum cop_data_type { COP_DATA_U8 = 1, COP_DATA_F32 = 2 } cop_data_type;
 
 /* One part of a set. The set owns the memory of samples and labels. */
@@ -47,12 +47,13 @@ typedef struct cop_data_part {
  * samples of both parts have the same type and shape, and so the same stride (pack_check_parts). */
 typedef struct cop_data {
     char name[128];
-    int32_t classes;
-    cop_data_part train, test;
-    unsigned char digest[32];
-    cop_buffer *pack;   /* the bytes that samples and labels of both parts point into */
-    atomic_uint others; /* number of references minus 1 */
-    char **class_names; /* [classes]; NULL if classes have numbers only */
+    int32_t classes; /* number of classes */
+    cop_data_part train;
+    cop_data_part test;
+    unsigned char digest[32]; /* SHA-256 of the pack */
+    cop_buffer *pack;         /* the bytes that samples and labels of both parts point into */
+    atomic_uint others;       /* number of references minus 1 */
+    char **class_names;       /* [classes]; NULL if classes have numbers only */
 } cop_data;
 
 /* Writes type and shape of a sample into `out`, such as "u8 (1, 28, 28)", and returns `out`. */
@@ -164,7 +165,7 @@ typedef struct cop_data_format {
     const char *help;
     bool pairs;      /* a part may be given by `images` and `labels` */
     bool path;       /* a part may be given by `path` */
-    bool needs_test; /* true: the test part must be given; false: without it, the part is empty */
+    bool needs_test; /* true: the test part must be given; false: if it is not, it is empty */
     cop_err (*load)(const cop_data_input *input, cop_data **out, cop_error *error);
 } cop_data_format;
 /* The format with this name. Static. NULL: the name is unknown. */
@@ -204,8 +205,8 @@ typedef struct cop_data_destination {
     uint32_t count; /* number of labels that fit into `labels` */
 } cop_data_destination;
 
-/* How to choose the rows of the training part that a job uses, and those that it sets aside for
- * validation (D1). The numbers are those of job.proto. */
+/* How a job chooses rows of the training part, to train on or to set aside for validation (D1).
+ * job.proto has the same numbers. */
 typedef enum cop_data_split {
     COP_SPLIT_STRATIFIED = 1, /* draw rows at random; each class keeps its share of the rows */
     COP_SPLIT_LAST = 2        /* use the first `samples` rows; set the last `validation` of these

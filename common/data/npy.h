@@ -15,8 +15,8 @@ typedef struct npy_array {
     char kind;        /* type of an element: 'u' unsigned, 'i' signed, 'f' float, 'b' bool */
     uint32_t size;    /* bytes of an element: 1, 2, 4 or 8 */
     bool big_endian;  /* byte order of an element */
-    bool fortran;     /* order of the elements: true: the first index changes fastest (Fortran);
-                         false: the last index does (C) */
+    bool fortran;     /* true: the first index changes fastest (Fortran order); false: the last
+                         index changes fastest (C order) */
     cop_data_shape shape;
     uint64_t count;            /* number of elements */
     const unsigned char *data; /* the elements, in the file in memory */
