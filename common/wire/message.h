@@ -100,7 +100,7 @@ typedef enum cop_lease_kind {
 typedef struct cop_result {
     bool present; /* false: the PULL has no result, and the other fields are 0 */
     cop_lease_kind kind;
-    uint64_t lease; /* kind, lease, job, step, attempt, first and count are as in the lease */
+    uint64_t lease; /* this field, `kind` and the fields down to `count` are as in the lease */
     uint64_t job;
     uint64_t step;
     uint32_t attempt;
