@@ -240,8 +240,8 @@ static void remove_from_hub(memory_link *link) {
 
 static void memory_close(cop_link *base) {
     memory_link *link = (memory_link *)(void *)base;
-    /* Takes a reference of its own: the server may free the link, and its reference to the hub, as soon
-     * as the link is unlocked. */
+    /* Takes a reference of its own: as soon as the link is unlocked, the server may free the link
+     * and drop its reference to the hub. */
     net_hub *hub = link->hub;
     atomic_fetch_add(&hub->references, 1);
     uv_mutex_lock(&hub->mutex);

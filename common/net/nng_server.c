@@ -1,7 +1,8 @@
-/* The server over nng's REP protocol: a pool of contexts that each receive a request, reply later,
- * and receive again (rules W2 to W5). nng's callbacks decode requests and append them to the
- * server's queue. Two encoder threads send large replies, and all replies beyond a limit per round
- * of the loop, so that copies of megabytes do not delay the loop. */
+/* The server over nng's REP protocol. It has a pool of contexts. Each context receives a request,
+ * replies to it later, and receives again. nng's callbacks decode requests and append them to the
+ * server's queue. The loop thread encodes and sends small replies, but only a few in each iteration
+ * of the loop. Two encoder threads do this for all other replies, so that copies of megabytes do
+ * not delay the loop. */
 #include "common/net/internal.h"
 #include "common/net/tls_internal.h"
 
@@ -17,41 +18,48 @@
 #include "common/version.h"
 #include "common/wire/codec.h"
 
-#define CONTEXTS_FIRST 8
-#define CONTEXTS_MAX   (4 * COP_WORKERS_MAX)
-#define ENCODERS       2
-#define ACCEPTORS_MAX  16
-/* The loop itself sends replies up to this size, up to INLINE_REPLIES in a round. */
+#define CONTEXTS_FIRST 8                     /* contexts that wait before cop_server_expect */
+#define CONTEXTS_MAX   (4 * COP_WORKERS_MAX) /* contexts in all */
+#define ENCODERS       2                     /* encoder threads */
+#define ACCEPTORS_MAX  16                    /* tls+tcp:// addresses of one server */
+/* The loop thread itself sends replies whose parts have up to this many bytes, and not more than
+ * INLINE_REPLIES (server.c) in one iteration of the loop. */
 #define INLINE_BYTES 65536
 
+/* The states of a context:
+ *  - RECEIVING: it waits for a request.
+ *  - HELD: its request is in the server's queue, at the handler, or at an encoder thread.
+ *  - SENDING: nng sends its reply.
+ *  - ENDED: the server is closing. */
 typedef enum context_state { RECEIVING, HELD, SENDING, ENDED } context_state;
 
-/* A REP context with the request that it holds. */
+/* A context of nng, and the request that it has received. */
 typedef struct rep_context rep_context;
 struct rep_context {
     cop_request request; /* must be first: the code casts a request to its context */
     net_nng *nng;
     nng_ctx ctx;
     nng_aio *aio;
-    context_state state; /* changed only by the thread that starts an operation of the aio */
-    cop_message reply;
-    cop_buffer *receipt; /* of the reply whose frame is being sent; or NULL */
-    cop_task task;       /* sends a large reply on an encoder thread */
+    context_state state; /* only one thread at a time uses the context, so there is no lock */
+    cop_message reply;   /* the reply that will be encoded */
+    cop_buffer *receipt; /* of the reply that nng is sending: released when it is sent; or NULL */
+    cop_task task;       /* for an encoder thread: encodes and sends the reply */
 };
 
 struct net_nng {
     cop_server *server;
     nng_socket socket;
-    rep_context **contexts;
-    int count, wanted;
-    atomic_int receiving; /* contexts that wait for a request (W3) */
-    atomic_bool closing;
-    atomic_int pipes; /* connections, including those that are being refused */
+    rep_context **contexts; /* array of CONTEXTS_MAX pointers */
+    int count;              /* how many contexts exist */
+    int wanted;             /* how many contexts must wait for a request at any time */
+    atomic_int receiving;   /* how many contexts wait for a request */
+    atomic_bool closing;    /* contexts do not receive again */
+    atomic_int pipes;       /* number of connections, including those that are being refused */
     net_peers peers;
-    tls_acceptor *acceptors[ACCEPTORS_MAX]; /* of tls+tcp:// addresses */
+    tls_acceptor *acceptors[ACCEPTORS_MAX]; /* one for each tls+tcp:// address */
     int acceptor_count;
     cop_thread_pool *encoders;
-    bool ending;
+    bool ending; /* net_nng_close was called */
 };
 
 /* ---- frames ---- */
@@ -83,7 +91,7 @@ static void receive(rep_context *c) {
     nng_ctx_recv(c->ctx, c->aio);
 }
 
-/* Receives again, unless the server is closing. */
+/* Makes the context receive again, unless the server is closing. */
 static void receive_again(rep_context *c) {
     if (atomic_load(&c->nng->closing))
         c->state = ENDED;
@@ -106,10 +114,12 @@ static void describe_peer(nng_pipe pipe, char out[64]) {
     }
 }
 
+/* What became of a message. ACCEPTED: it is a request for the server. ANSWERED: it was not
+ * accepted, and nng is sending the reason to its sender. REFUSED: it was dropped. */
 typedef enum acceptance { ACCEPTED, ANSWERED, REFUSED } acceptance;
 
-/* Answers a peer of another major version with a FAILURE in its own version; FAILURE is the same in
- * all versions. REFUSED: out of memory. */
+/* Replies to a peer whose protocol has another major version. The reply is a FAILURE, which has the
+ * same form in all versions, and its frame has the version of the peer. REFUSED: out of memory. */
 static acceptance answer_other_version(rep_context *c, uint16_t version) {
     cop_message failure = {.type = COP_MESSAGE_FAILURE};
     nng_msg *frame;
@@ -128,7 +138,8 @@ static acceptance answer_other_version(rep_context *c, uint16_t version) {
     return ANSWERED;
 }
 
-/* Decodes a message. A bad frame closes its sender's connection and affects nobody else. */
+/* Decodes a message. If its frame is bad, the sender's connection is closed; other connections are
+ * not affected. */
 static acceptance accept_message(rep_context *c, nng_msg *message) {
     cop_server *server = c->nng->server;
     nng_pipe pipe = nng_msg_get_pipe(message);
@@ -205,7 +216,7 @@ static void send_reply(rep_context *c) {
         c->reply.receipt = NULL;
     }
     cop_message_fini(&c->reply);
-    if (!frame) { /* out of memory: the peer's call times out, and it asks again */
+    if (!frame) { /* out of memory or closing: without a reply, the peer's call will time out */
         receive_again(c);
         return;
     }
@@ -265,8 +276,9 @@ static rep_context *create_context(net_nng *nng) {
     return c;
 }
 
-/* Keeps `wanted` contexts receiving, however many the handler holds. With none, an unread request
- * would hide that its sender has died (W3). */
+/* Creates contexts until `wanted` of them wait for a request, however many requests the handler
+ * holds. If no context waited, nng would not read from connections, and so would not notice that a
+ * peer has died. */
 static void ensure_contexts(net_nng *nng) {
     while (nng->count < CONTEXTS_MAX && atomic_load(&nng->receiving) < nng->wanted) {
         rep_context *c = create_context(nng);
@@ -289,7 +301,7 @@ void net_nng_expect(net_nng *nng, int workers) {
 
 /* ---- sockets ---- */
 
-/* A connection is new (before its first message) or has ended. */
+/* Called by nng when a connection is new, before its first message, and when one has ended. */
 static void on_pipe(nng_pipe pipe, nng_pipe_ev event, void *argument) {
     net_nng *nng = argument;
     bool gone = event == NNG_PIPE_EV_REM_POST;
@@ -333,7 +345,7 @@ static cop_err listen_tls(net_nng *nng, const char *url, cop_error *error) {
     return COP_OK;
 }
 
-/* Turns an nng error into ours. */
+/* Returns our code for an nng error, and fills `error` with it and a sentence. */
 static cop_err explain_listen(int failed, const char *url, cop_error *error) {
     cop_err code = failed == NNG_EADDRINUSE ? COP_ERR_IN_USE
                    : failed == NNG_EPERM    ? COP_ERR_DENIED
@@ -344,7 +356,7 @@ static cop_err explain_listen(int failed, const char *url, cop_error *error) {
                                              : nng_strerror(failed));
 }
 
-/* Starts an nng listener. Returns 0 or an nng error. */
+/* Starts an nng listener for a tcp:// or ipc:// URL. Returns 0 or an nng error. */
 static int start_listener(net_nng *nng, const char *url) {
     nng_listener listener;
     int failed = nng_listener_create(&listener, nng->socket, url);
@@ -364,9 +376,9 @@ static int start_listener(net_nng *nng, const char *url) {
     return failed;
 }
 
-/* Listens at every address of the host, because nng itself would bind only the first one. Skips
- * addresses that this machine lacks (::1 of localhost on a machine without IPv6), if it can bind
- * another. */
+/* Listens at every address that the host in the URL resolves to; nng itself would bind only the
+ * first one. An address that this machine does not have (::1 of localhost on a machine without
+ * IPv6) is skipped. It is an error only if this machine has none of the addresses. */
 static cop_err listen_tcp(net_nng *nng, const char *url, cop_error *error) {
     net_addresses addresses;
     int bound = 0, absent = NNG_EADDRINVAL;
@@ -437,7 +449,7 @@ void net_nng_disconnect(net_nng *nng, uint64_t connection) {
 void net_nng_close(net_nng *nng) {
     COP_ASSERT(!nng->ending);
     nng->ending = true;
-    cop_thread_pool_destroy(nng->encoders); /* after it has sent all queued replies */
+    cop_thread_pool_destroy(nng->encoders); /* first encodes and sends all queued replies */
     nng->encoders = NULL;
     atomic_store(&nng->closing, true);
     for (int i = 0; i < nng->acceptor_count; i++) net_tls_acceptor_begin_stop(nng->acceptors[i]);
@@ -450,7 +462,7 @@ void net_nng_destroy(net_nng *nng) {
     COP_ASSERT(nng->ending && !nng->acceptor_count);
     for (int i = 0; i < nng->count; i++) {
         rep_context *c = nng->contexts[i];
-        nng_aio_stop(c->aio); /* waits for its callback */
+        nng_aio_stop(c->aio); /* waits until its callback has returned */
         COP_ASSERT(c->state != HELD);
         nng_aio_free(c->aio);
         cop_free(c);

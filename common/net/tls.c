@@ -16,8 +16,8 @@
 #include "common/base/log.h"
 #include "common/base/str.h"
 
-#define PEM_FILE_MAX  (1u << 20) /* bytes of certificates in one file */
-#define WARN_DAYS     30
+#define PEM_FILE_MAX  (1u << 20) /* bytes of one file with certificates or a key */
+#define WARN_DAYS     30         /* a certificate that is valid for fewer days causes a warning */
 #define CIPHERS_TLS12 "ECDHE+AESGCM:ECDHE+CHACHA20"
 
 /* ---- texts ---- */
@@ -40,7 +40,7 @@ bool cop_peer_may_be(const cop_peer *peer, const char *name) {
     return strncmp(name, peer->name, length) == 0 && name[length] != '\0';
 }
 
-/* "2026-11-25 10:47:07 UTC" */
+/* Formats a time, such as "2026-11-25 10:47:07 UTC". Returns `out`. */
 static const char *date_text(const ASN1_TIME *time, char out[40]) {
     struct tm tm;
     if (!ASN1_TIME_to_tm(time, &tm) || !strftime(out, 40, "%Y-%m-%d %H:%M:%S UTC", &tm))
@@ -48,7 +48,8 @@ static const char *date_text(const ASN1_TIME *time, char out[40]) {
     return out;
 }
 
-/* Returns the text of the last OpenSSL error, or "". Clears the error queue. */
+/* Returns the text of this thread's newest OpenSSL error, or "" if there is none. Clears the
+ * thread's queue of errors. */
 static const char *openssl_text(void) {
     unsigned long code = ERR_peek_last_error();
     const char *text = code ? ERR_reason_error_string(code) : NULL;
@@ -56,7 +57,8 @@ static const char *openssl_text(void) {
     return text ? text : "";
 }
 
-/* Copies one entry of the subject. False: it is empty, too long, or has control characters. */
+/* Copies the text of the entry at index `place` of the subject. False: the text is empty, has
+ * COP_NAME_MAX bytes or more, or has control characters; `out` is then "". */
 static bool subject_text(X509_NAME *subject, int place, char out[COP_NAME_MAX]) {
     unsigned char *utf8 = NULL;
     X509_NAME_ENTRY *entry = X509_NAME_get_entry(subject, place);
@@ -67,7 +69,8 @@ static bool subject_text(X509_NAME *subject, int place, char out[COP_NAME_MAX]) 
     return good;
 }
 
-/* Reads the CN and the OUs of the subject. False: there is not exactly one usable CN. */
+/* Reads the CN and the OUs of the certificate's subject. True only if the subject has exactly one
+ * CN and subject_text accepts it. OUs that name no role are ignored. */
 static bool read_identity(X509 *certificate, cop_peer *out) {
     X509_NAME *subject = X509_get_subject_name(certificate);
     char unit[COP_NAME_MAX];
@@ -84,7 +87,8 @@ static bool read_identity(X509 *certificate, cop_peer *out) {
     return good;
 }
 
-/* Lists the first hosts that a certificate is for, such as "localhost, 10.0.0.1". */
+/* Writes the hosts that a certificate is for, as many as fit, such as "DNS:localhost, DNS:pool". If
+ * there are none, it writes "no name". */
 static void list_hosts(X509 *certificate, char *out, size_t size) {
     GENERAL_NAMES *names = X509_get_ext_d2i(certificate, NID_subject_alt_name, NULL, NULL);
     int listed = 0;
@@ -101,7 +105,8 @@ static void list_hosts(X509 *certificate, char *out, size_t size) {
     GENERAL_NAMES_free(names);
 }
 
-/* Writes a sentence about `certificate` for an error code of OpenSSL's verifier. */
+/* Writes a sentence about the fault of `certificate`. `code` is an error of OpenSSL's verifier, and
+ * `what` names the certificate, such as "the CA's certificate". */
 static void describe_verdict(int code, X509 *certificate, const char *what, char *out,
                              size_t size) {
     char name[COP_NAME_MAX], date[40], hosts[200];
@@ -144,14 +149,14 @@ static void describe_verdict(int code, X509 *certificate, const char *what, char
 
 static int no_password(char *buffer, int size, int writing, void *unused) {
     (void)buffer, (void)size, (void)writing, (void)unused;
-    return -1; /* never ask at the terminal */
+    return -1; /* no password: OpenSSL must not ask for one at the terminal */
 }
 
-/* Others must not be able to read the key. A group may read it, because services and container
- * secrets need this. */
+/* Checks that other users cannot read or change the key, and that its group cannot change it. The
+ * group may read it, because services and container secrets need this. */
 static cop_err check_key_mode(const char *path, cop_error *error) {
     struct stat status;
-    if (stat(path, &status) != 0) return COP_OK; /* gone since check_file: OpenSSL reports it */
+    if (stat(path, &status) != 0) return COP_OK; /* OpenSSL will report that the file is gone */
     if ((status.st_mode & 027) == 0) return COP_OK;
     return cop_fail(error, COP_ERR_INPUT,
                     "%s: this private key has mode %04o: expected 0600 (at most 0640), so that "
@@ -159,7 +164,7 @@ static cop_err check_key_mode(const char *path, cop_error *error) {
                     path, (unsigned)status.st_mode & 07777, path);
 }
 
-/* Checks that a file exists and is readable, because OpenSSL's own messages about this are poor. */
+/* Checks that a file exists and can be read, because OpenSSL's own messages about this are poor. */
 static cop_err check_file(const char *path, cop_error *error) {
     char *text;
     size_t size;
@@ -198,7 +203,7 @@ static cop_err load_files(SSL_CTX *context, const cop_tls_options *o, cop_error 
                     o->key, openssl_text());
 }
 
-/* Checks that a peer with the same CA would accept our certificate. */
+/* Checks that a peer that uses the same CA would accept our certificate. */
 static cop_err check_own(const cop_tls *tls, const cop_tls_options *o, cop_error *error) {
     X509 *certificate = SSL_CTX_get0_certificate(tls->context);
     STACK_OF(X509) *chain = NULL;
@@ -233,8 +238,9 @@ static int on_verified(int good, X509_STORE_CTX *check) {
     tls_verdict *verdict = ssl ? SSL_get_app_data(ssl) : NULL;
     if (good || !verdict || verdict->text[0]) return good;
     int code = X509_STORE_CTX_get_error(check);
-    /* An invalid date is reported for the certificate that has it; all other faults are reported
-     * for the peer's own certificate, the one that people know. */
+    /* If a certificate has expired or is not valid yet, the verdict is about that certificate,
+     * which may be the CA's. For all other faults it is about the peer's own certificate, because
+     * that is the one that people know. */
     bool dated = code == X509_V_ERR_CERT_HAS_EXPIRED || code == X509_V_ERR_CERT_NOT_YET_VALID;
     bool ca = dated && X509_STORE_CTX_get_error_depth(check) > 0;
     describe_verdict(
@@ -243,8 +249,8 @@ static int on_verified(int good, X509_STORE_CTX *check) {
     return good;
 }
 
-/* Both sides must present certificates. No renegotiation and no tickets, so that each connection is
- * checked. */
+/* Makes both sides present certificates. Forbids renegotiation and session tickets, so that the
+ * certificates are checked for each connection. False: OpenSSL refused a setting. */
 static bool configure_context(SSL_CTX *context) {
     SSL_CTX_set_verify(context, SSL_VERIFY_PEER | SSL_VERIFY_FAIL_IF_NO_PEER_CERT, on_verified);
     SSL_CTX_set_options(context, SSL_OP_NO_RENEGOTIATION | SSL_OP_NO_TICKET |
@@ -284,8 +290,9 @@ static const char *or_environment(const char *given, const char *name) {
     return given ? given : value && *value ? value : NULL;
 }
 
-/* Fills in what the options leave out, from the environment and then from the folder. paths[] gets
- * the allocated paths, which the caller frees. */
+/* Copies the options to *out. An option that is not given gets its value from the environment or,
+ * if it is a file and its variable is not set either, from the folder. paths[] gets the paths in
+ * the folder that were allocated, which the caller frees. */
 static cop_err complete_options(const cop_tls_options *given, const char *stem, char *paths[3],
                                 cop_tls_options *out, cop_error *error) {
     static const char *const flags[] = {"--tls-ca", "--tls-cert", "--tls-key"};
@@ -359,10 +366,11 @@ cop_err cop_tls_for_url(const char *url, const cop_tls_options *o, const char *s
 
 /* ---- connections ---- */
 
-/* Makes the handshake fail unless the certificate is for `host`, an IP address or a DNS name. */
+/* Makes the handshake fail if the peer's certificate is not for `host`, which is an IP address or a
+ * DNS name. False: OpenSSL cannot use `host`. */
 static bool expect_host(SSL *ssl, const char *host) {
     X509_VERIFY_PARAM *param = SSL_get0_param(ssl);
-    char name[TLSEXT_MAXLEN_host_name + 1]; /* a copy, because OpenSSL's macro wants no const */
+    char name[TLSEXT_MAXLEN_host_name + 1]; /* a copy: OpenSSL's macro takes no const pointer */
     if (X509_VERIFY_PARAM_set1_ip_asc(param, host) == 1) return true;
     ERR_clear_error();
     X509_VERIFY_PARAM_set_hostflags(param, X509_CHECK_FLAG_NEVER_CHECK_SUBJECT |
@@ -397,7 +405,8 @@ bool net_tls_peer(SSL *ssl, cop_peer *out, tls_verdict *verdict) {
     return false;
 }
 
-/* Alerts that a peer sends when it refuses our certificate. NULL: another alert. */
+/* Returns a text for an alert that a peer sends when it refuses our certificate. NULL: `reason` is
+ * not such an alert. */
 static const char *refusal_text(int reason) {
     switch (reason) {
     case SSL_R_SSLV3_ALERT_CERTIFICATE_EXPIRED:

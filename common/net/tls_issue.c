@@ -1,6 +1,7 @@
-/* Creates certificates: a CA, and certificates for coordinators (serverAuth, with their hosts),
- * workers and clients (clientAuth). The OU is the role, the CN the name. Keys are ECDSA P-256. The
- * folder is created completely or not at all. */
+/* Creates a CA, and certificates for coordinators, workers and clients. See tls.h. A coordinator's
+ * certificate is for servers (serverAuth) and has the coordinator's hosts; those of workers and
+ * clients are for clients (clientAuth). The OU is the role, and the CN is the name. Keys are ECDSA
+ * P-256. */
 #include <arpa/inet.h>
 #include <errno.h>
 #include <openssl/err.h>
@@ -17,10 +18,10 @@
 #include "common/base/file.h"
 #include "common/net/tls.h"
 
-#define CA_DAYS      3650
-#define BACKDATED_S  3600 /* valid this long before now, because clocks differ */
-#define SERIAL_BITS  127
-#define PEM_FILE_MAX 65536
+#define CA_DAYS      3650  /* for how many days a CA is valid */
+#define BACKDATED_S  3600  /* certificates are valid from an hour ago, because clocks differ */
+#define SERIAL_BITS  127   /* random bits of a serial number */
+#define PEM_FILE_MAX 65536 /* bytes of ca.pem or ca.key */
 
 typedef struct key_pair {
     X509 *certificate;
@@ -41,7 +42,7 @@ static cop_err fail_openssl(cop_error *error, const char *what) {
 
 /* ---- checking the request ---- */
 
-/* The length of the name without "-*". */
+/* Returns the length of the name without a final "-*". */
 static int bare_length(const char *name) {
     size_t length = strlen(name);
     bool many = length > 2 && strcmp(name + length - 2, "-*") == 0;
@@ -108,7 +109,8 @@ static bool add_text(X509_NAME *name, const char *field, const char *text) {
                                       -1, 0) == 1;
 }
 
-/* Adds an extension in OpenSSL's own notation. `value` is trusted; never pass input. */
+/* Adds an extension, whose value is in the notation of OpenSSL's configuration files. `value` must
+ * be a constant of ours, because this notation gives special meanings to some texts. */
 static bool add_extension(X509 *certificate, X509 *issuer, int id, const char *value) {
     X509V3_CTX context;
     X509V3_set_ctx(&context, issuer, certificate, NULL, NULL, 0);
@@ -118,7 +120,7 @@ static bool add_extension(X509 *certificate, X509 *issuer, int id, const char *v
     return good;
 }
 
-/* Makes one DNS name or IP address. NULL: out of memory. */
+/* Makes OpenSSL's form of a host, which is a DNS name or an IP address. NULL: out of memory. */
 static GENERAL_NAME *make_host(const char *host) {
     GENERAL_NAME *name = GENERAL_NAME_new();
     if (!name) return NULL;
@@ -151,7 +153,8 @@ static bool add_hosts(X509 *certificate, const char *const *hosts) {
     return good;
 }
 
-/* Creates a key and a certificate with serial number, dates and subject, not signed yet. */
+/* Creates a key, and a certificate for it with serial number, dates and subject. The certificate is
+ * not signed yet. `unit` NULL: the subject has no OU. */
 static bool begin_pair(key_pair *pair, const char *unit, const char *name, int days) {
     pair->key = EVP_EC_gen("P-256");
     pair->certificate = X509_new();
@@ -199,7 +202,7 @@ static cop_err make_pair(const key_pair *ca, const cop_tls_issue *issue, key_pai
 
 /* ---- files ---- */
 
-/* Writes a new file. EXISTS: there is one already; it is unchanged. */
+/* Writes a new file. EXISTS: the file already exists; it is unchanged. */
 static cop_err write_new(const char *path, const char *text, size_t size, unsigned mode,
                          cop_error *error) {
     char temporary[4096];
@@ -237,7 +240,7 @@ static cop_err write_pair(const char *folder, const char *stem, const key_pair *
         e = write_new(paths[written], text, (size_t)size, written == 0 ? 0600 : 0644, error);
     }
     if (e && written == 1) unlink(paths[0]);
-    for (int i = 0; i < 2; i++) BIO_free(texts[i]); /* which also wipes the key */
+    for (int i = 0; i < 2; i++) BIO_free(texts[i]); /* this also overwrites the key in memory */
     return e;
 }
 

@@ -1,9 +1,10 @@
-/* The listener for tls+tcp://: accepts connections, and gives them to nng after the handshake.
+/* The listener for tls+tcp://. It accepts connections, and gives them to nng after the handshake.
  *
- * The cost of strangers is limited: at most COP_HALF_OPEN_MAX connections are in the handshake at
- * the same time, each for at most ten seconds. One more closes the oldest. So a peer that completes
- * its handshake gets through, however many others are silent. Each connection has its own nng
- * listener, whose number identifies the sender of a message (nng_peers.c). */
+ * It limits what strangers can cost us. Each of its two threads has at most half of
+ * COP_HALF_OPEN_MAX connections that are not open, and each of these has a deadline of at most ten
+ * seconds. When one more arrives, the oldest is closed. So a peer that completes its handshake
+ * quickly gets through, even if many others are silent. Each open connection has its own listener
+ * of nng, whose number identifies the sender of a message (nng_peers.c). */
 #include "common/net/internal.h"
 #include "common/net/tls_internal.h"
 
@@ -18,23 +19,24 @@
 #include "common/base/log.h"
 
 #define THREADS     2
-#define BACKLOG     1024
-#define ACCEPTS_MAX 32 /* in a row, before other events get their turn */
+#define BACKLOG     1024 /* of listen(2) */
+#define ACCEPTS_MAX 32   /* how many connections are accepted before other events get their turn */
 
 typedef struct acceptor_thread {
     tls_loop loop;
     tls_acceptor *acceptor;
-    uv_poll_t accept[NET_ADDRESSES_MAX]; /* one for each listening socket */
-    int accept_count;                    /* how many are initialized */
-    bool accepting;                      /* they are polled */
+    uv_poll_t accept[NET_ADDRESSES_MAX]; /* one poll for each listening socket */
+    int accept_count;                    /* how many of these polls are initialized */
+    bool accepting;                      /* the polls are running */
 } acceptor_thread;
 
 struct tls_acceptor {
     net_nng *nng;
     const cop_tls *tls;
-    int fds[NET_ADDRESSES_MAX], fd_count; /* listening sockets: one for each address of the host */
+    int fds[NET_ADDRESSES_MAX]; /* listening sockets, one for each address that was bound */
+    int fd_count;
     acceptor_thread thread[THREADS];
-    int threads;
+    int threads; /* how many threads have been started */
 };
 
 /* ---- refused peers ---- */
@@ -45,8 +47,8 @@ static void report_refusal(const char *address, const char *reason) {
 
 /* ---- connections ---- */
 
-/* Adds the peer's row before its first message can arrive. Without a row (out of memory), its
- * messages are ignored. */
+/* Adds the peer's row to the table of nng_peers.c, before the peer's first message can arrive. If
+ * memory runs out, there is no row, and the peer's messages are ignored. */
 static void add_peer(void *context, uint32_t listener) {
     tls_conn *conn = context;
     acceptor_thread *t = conn->loop->owner;
@@ -78,7 +80,7 @@ static void on_end(void *owner, tls_conn *conn, const char *reason, bool refused
 
 /* ---- accepting ---- */
 
-/* Closes the connection that has been in the handshake for longest. False: there is none. */
+/* Closes the oldest connection that is not open. False: there is none. */
 static bool close_oldest(acceptor_thread *t) {
     tls_conn *oldest = t->loop.waiting.first;
     if (oldest) net_tls_conn_end(oldest, "it was slow, and other connections wait", false);
@@ -105,11 +107,11 @@ static void on_acceptable(uv_poll_t *poll, int status, int events) {
             continue;
         }
         if (errno != EMFILE && errno != ENFILE && errno != ENOBUFS && errno != ENOMEM)
-            return; /* no connection is waiting, or it was closed again */
+            return; /* no connection is waiting, or the peer has already closed it */
         report_refusal("a peer", "no file descriptors are left (ulimit -n)");
         if (close_oldest(t)) continue;
         for (int k = 0; k < t->accept_count; k++) uv_poll_stop(&t->accept[k]);
-        t->accepting = false; /* until the next tick */
+        t->accepting = false; /* on_tick starts the polls again */
         return;
     }
 }
@@ -142,7 +144,8 @@ static int bind_to(const struct sockaddr_storage *at, socklen_t size) {
     int fd = socket(at->ss_family, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
     if (fd < 0) return -1;
     setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &on, sizeof on);
-    /* "*" is both 0.0.0.0 and [::], each with its own socket. */
+    /* The host "*" resolves to 0.0.0.0 and [::]. Each of them has its own socket, so the IPv6
+     * socket must not accept IPv4 connections. */
     if (at->ss_family == AF_INET6) setsockopt(fd, IPPROTO_IPV6, IPV6_V6ONLY, &on, sizeof on);
     if (bind(fd, (const struct sockaddr *)at, size) == 0 && listen(fd, BACKLOG) == 0) return fd;
     const int number = errno;
@@ -159,8 +162,9 @@ static cop_err explain_bind(int number, const char *url, cop_error *error) {
     return number == EACCES ? COP_ERR_DENIED : COP_ERR_INPUT;
 }
 
-/* Binds every address of the host. Skips addresses that this machine lacks (::1 of localhost on a
- * machine without IPv6), if it can bind another. */
+/* Binds every address that the host in the URL resolves to. An address that this machine does not
+ * have (::1 of localhost on a machine without IPv6) is skipped. It is an error only if this machine
+ * has none of the addresses. */
 static cop_err bind_all(tls_acceptor *acceptor, const char *url, cop_error *error) {
     net_addresses addresses;
     int absent = EADDRNOTAVAIL;

@@ -1,5 +1,6 @@
-/* The thread and the loop of TLS connections: starting, deadlines, and stopping after the last
- * bytes. The connections themselves are in tls_pump.c. See tls_internal.h. */
+/* The thread and the loop of TLS connections: how they start, how deadlines end connections, and
+ * how the loop stops after the last bytes. tls_pump.c has the connections themselves. See
+ * tls_internal.h. */
 #include "common/net/tls_internal.h"
 
 #include <signal.h>
@@ -7,8 +8,9 @@
 #include "common/base/clock.h"
 
 #define TICK_MS      100
-#define STOP_TICK_MS 5 /* while the loop stops */
+#define STOP_TICK_MS 5 /* replaces TICK_MS while the loop stops */
 
+/* Ends the connections whose deadline has passed. */
 static void expire(tls_loop *loop) {
     uint64_t now = cop_clock_ns();
     for (tls_conn *c = loop->waiting.first, *next; c; c = next) {
@@ -20,8 +22,9 @@ static void expire(tls_loop *loop) {
 
 static void on_tick(uv_timer_t *timer);
 
-/* Closes the loop's handles after the last connection has ended. Open connections first send what
- * nng wrote. */
+/* Called again and again while the loop stops. The first call makes open connections send only what
+ * nng has written. Each call ends connections that are not open yet. After the last connection has
+ * ended, it closes the loop's handles, so that the loop ends. */
 static void stop_loop(tls_loop *loop) {
     if (!loop->stop_begun) {
         loop->stop_begun = true;
@@ -70,11 +73,11 @@ static void on_wake(uv_async_t *wake) {
 
 static void run_loop(void *argument) {
     tls_loop *loop = argument;
-    sigset_t signals; /* OpenSSL writes without MSG_NOSIGNAL */
+    sigset_t signals; /* blocks SIGPIPE, because OpenSSL writes without MSG_NOSIGNAL */
     sigemptyset(&signals);
     sigaddset(&signals, SIGPIPE);
     pthread_sigmask(SIG_BLOCK, &signals, NULL);
-    uv_run(&loop->loop, UV_RUN_DEFAULT); /* until stop_loop has closed every handle */
+    uv_run(&loop->loop, UV_RUN_DEFAULT); /* returns after stop_loop has closed every handle */
 }
 
 cop_err net_tls_loop_start(tls_loop *loop, const tls_handler *handler, void *owner,
@@ -87,7 +90,7 @@ cop_err net_tls_loop_start(tls_loop *loop, const tls_handler *handler, void *own
     uv_idle_init(&loop->loop, &loop->resume);
     loop->wake.data = loop->tick.data = loop->resume.data = loop;
     uv_timer_start(&loop->tick, on_tick, TICK_MS, TICK_MS);
-    uv_async_send(&loop->wake); /* the owner's first tick comes at once */
+    uv_async_send(&loop->wake); /* so that the owner's first on_tick does not wait for TICK_MS */
     if (uv_thread_create(&loop->thread, run_loop, loop) == 0) return COP_OK;
     stop_loop(loop);
     uv_run(&loop->loop, UV_RUN_DEFAULT);

@@ -1,7 +1,8 @@
-/* Connections on a loop thread: the handshake, then bytes in both directions between the peer
- * (through OpenSSL) and nng (through a socket pair). Nothing blocks: a connection that cannot go on
- * is polled. It reads at most one buffer ahead in each direction, so a slow reader slows down only
- * its own writer. Each connection that is not open has a deadline. See tls_internal.h. */
+/* Connections on a loop thread. A connection does the handshake, and then passes bytes in both
+ * directions between the peer (through OpenSSL) and nng (through a socket pair). Nothing blocks: if
+ * a connection cannot continue, libuv polls its sockets until it can. In each direction it reads at
+ * most one buffer ahead, so a receiver that is slow slows down only its own sender. Each connection
+ * that is not open has a deadline. See tls_internal.h. */
 #include "common/net/tls_internal.h"
 
 #include <errno.h>
@@ -17,9 +18,9 @@
 #include "common/base/clock.h"
 
 #define TLS_BUFFER_SIZE 65536
-#define PAIR_BYTES      (1 << 20) /* size of the socket pair's buffers */
+#define PAIR_BYTES      (1 << 20) /* size of the send buffers of the socket pair */
 #define ROUNDS_MAX      8 /* buffers moved in one direction before other connections get a turn */
-#define GREETING        8 /* bytes that open an SP connection */
+#define GREETING        8 /* bytes of the greeting that begins an SP connection */
 
 /* ---- lists ---- */
 
@@ -88,7 +89,7 @@ void net_tls_conn_end(tls_conn *conn, const char *reason, bool refused) {
     if (conn->local >= 0) close(conn->local);
 }
 
-/* Ends the connection with the reason that OpenSSL has reported. */
+/* Ends the connection. The reason is the failure that OpenSSL has just reported. */
 static void end_with_error(tls_conn *conn) {
     char reason[400];
     bool refused = net_tls_explain(&conn->verdict, conn->error_number, reason, sizeof reason);
@@ -97,12 +98,16 @@ static void end_with_error(tls_conn *conn) {
 
 /* ---- bytes ---- */
 
-/* The result of moving bytes. BLOCKED: wait for a poll. PEER_CLOSED: the peer has closed the
- * connection. NNG_CLOSED: nng has closed its end, and everything that it wrote has been read. */
+/* The result of moving bytes:
+ *  - MOVED: they were moved.
+ *  - BLOCKED: nothing more can be moved before a poll reports an event.
+ *  - PEER_CLOSED: the peer has closed the connection, or it was lost.
+ *  - NNG_CLOSED: nng has closed its end of the socket pair.
+ *  - FAILED: OpenSSL has reported another failure. */
 typedef enum progress { MOVED, BLOCKED, PEER_CLOSED, NNG_CLOSED, FAILED } progress;
 
-/* Interprets the failed result of an OpenSSL operation. If it is blocked, adds the event to poll
- * for to *events. */
+/* Interprets the result of an OpenSSL operation that did not succeed. If the operation is blocked,
+ * adds the event that it waits for to *events. */
 static progress check_ssl(tls_conn *conn, int result, int *events) {
     int number = errno;
     switch (SSL_get_error(conn->ssl, result)) {
@@ -114,7 +119,7 @@ static progress check_ssl(tls_conn *conn, int result, int *events) {
         return BLOCKED;
     case SSL_ERROR_ZERO_RETURN:
         return PEER_CLOSED;
-    case SSL_ERROR_SYSCALL: /* no close_notify needed: frames have lengths and hashes */
+    case SSL_ERROR_SYSCALL: /* an end without close_notify is fine: frames have lengths, hashes */
         conn->error_number = number;
         return PEER_CLOSED;
     default:
@@ -127,7 +132,7 @@ static bool is_empty(const tls_stream *s) {
     return s->begin == s->end;
 }
 
-/* Reads from the peer until the buffer is full or nothing is left. */
+/* Fills the empty buffer `in` with bytes from the peer, until it is full or no bytes are left. */
 static progress fill_in(tls_conn *conn, int *fd_events) {
     tls_stream *s = &conn->in;
     s->begin = s->end = 0;
@@ -164,7 +169,7 @@ static progress flush_in(tls_conn *conn, int *local_events) {
     return MOVED;
 }
 
-/* Advances the position in SP's frames by `size` bytes. */
+/* Advances the position in the bytes of an SP connection by the next `size` bytes. */
 static void follow_frames(tls_frames *f, const unsigned char *bytes, size_t size) {
     COP_ASSERT(f->head_size < sizeof f->head);
     while (size) {
@@ -186,7 +191,7 @@ static void follow_frames(tls_frames *f, const unsigned char *bytes, size_t size
 
 static progress fill_out(tls_conn *conn, int *local_events) {
     tls_stream *s = &conn->out;
-    COP_ASSERT(is_empty(s)); /* else unsent bytes would be lost */
+    COP_ASSERT(is_empty(s)); /* or bytes that are not sent yet would be lost */
     ssize_t n = recv(conn->local, s->bytes, TLS_BUFFER_SIZE, MSG_DONTWAIT);
     s->begin = 0;
     s->end = n > 0 ? (size_t)n : 0;
@@ -214,12 +219,12 @@ static progress move_in(tls_conn *conn, int *fd_events, int *local_events) {
         if (how != MOVED) return how;
         if (filled != MOVED) return filled;
     }
-    conn->again = true; /* OpenSSL may hold more bytes, which a poll of the socket does not show */
+    conn->again = true; /* not a poll: OpenSSL may hold bytes that the socket no longer has */
     return MOVED;
 }
 
-/* Reads and discards what the peer still sends. Closing a socket with unread bytes would reset the
- * connection, and the last bytes that we sent could be lost. */
+/* Reads and discards what the peer still sends. If a socket is closed while it has unread bytes,
+ * the connection is reset, and the last bytes that we sent could be lost. */
 static progress discard_in(tls_conn *conn, int *fd_events) {
     for (int round = 0; round < ROUNDS_MAX; round++) {
         progress how = fill_in(conn, fd_events);
@@ -256,8 +261,8 @@ static void poll_for(uv_poll_t *poll, int *now, int wanted) {
 
 static void resume(uv_idle_t *idle);
 
-/* Everything is sent: calls on_end and closes our direction. The socket stays open until the peer's
- * machine has acknowledged all bytes. */
+/* Called when everything is sent: calls on_end, and closes our direction of the connection. The
+ * socket stays open until the peer's machine has acknowledged all bytes. */
 static void linger(tls_conn *conn) {
     COP_ASSERT(conn->state < TLS_LINGERING); /* on_end is called once */
     conn->loop->handler.on_end(conn->loop->owner, conn, "", false);
@@ -272,12 +277,13 @@ static bool is_acknowledged(const tls_conn *conn) {
     return ioctl(conn->fd, SIOCOUTQ, &unacknowledged) != 0 || unacknowledged == 0;
 }
 
-/* True: all bytes from nng are sent, and they end with a whole message. */
+/* True: all bytes that were read from nng are sent, and their last message is complete. */
 static bool is_flushed(const tls_conn *conn) {
     return is_empty(&conn->out) && !conn->sent.body_left && !conn->sent.head_size;
 }
 
-/* Moves what can be moved. Returns the reason to end the connection, or MOVED. */
+/* Moves the bytes that can be moved, in both directions. Returns MOVED if the connection continues,
+ * or the reason why it must end. */
 static progress move_both(tls_conn *conn, int *fd_events, int *local_events) {
     progress in = MOVED, out = MOVED;
     if (conn->state < TLS_CLOSING) in = move_in(conn, fd_events, local_events);
@@ -315,7 +321,7 @@ void net_tls_conn_pump(tls_conn *conn) {
     if (conn->again) uv_idle_start(&conn->loop->resume, resume);
 }
 
-/* Continues the connections that were interrupted to give others a turn. */
+/* Continues the connections that stopped only to give others a turn. */
 static void resume(uv_idle_t *idle) {
     tls_loop *loop = idle->data;
     uv_idle_stop(idle);
@@ -330,7 +336,8 @@ static void resume(uv_idle_t *idle) {
 
 /* ---- the handshake ---- */
 
-/* The handshake is done: gives nng one end of a socket pair. */
+/* Called when the handshake is done: checks the peer's name, and gives nng one end of a socket
+ * pair. */
 static void open_conn(tls_conn *conn) {
     int pair[2];
     const int size = PAIR_BYTES;
@@ -360,9 +367,10 @@ static void open_conn(tls_conn *conn) {
     net_tls_conn_pump(conn);
 }
 
-/* Sends a fatal alert, protocol_version (RFC 5246, 7.2); its first byte shows dial.c that we speak
- * TLS. Reads the greeting first, because closing a socket with unread bytes resets the connection,
- * and the alert could be lost. */
+/* Sends the fatal alert protocol_version of TLS (RFC 5246, 7.2) to a peer that does not use TLS.
+ * Its first byte shows the peer's dial.c that we speak TLS. Reads the peer's greeting first: if a
+ * socket is closed while it has unread bytes, the connection is reset, and the alert could be
+ * lost. */
 static void send_tls_alert(int fd) {
     static const unsigned char alert[] = {0x15, 3, 1, 0, 2, 2, 70};
     unsigned char greeting[64];
@@ -403,8 +411,8 @@ static void shake_hands(tls_conn *conn) {
 static void on_event(uv_poll_t *poll, int status, int events) {
     tls_conn *conn = poll->data;
     bool local = poll == &conn->local_poll;
-    if (status < 0) *(local ? &conn->local_events : &conn->fd_events) = 0; /* libuv stopped it */
-    /* nng has closed the pipe: there is time to send what it wrote before. */
+    if (status < 0) *(local ? &conn->local_events : &conn->fd_events) = 0; /* the poll has ended */
+    /* nng has closed its end of the socket pair. What it wrote before is still sent. */
     if (local && (events & UV_DISCONNECT) && conn->state < TLS_CLOSING)
         net_tls_conn_begin_close(conn);
     if (conn->state == TLS_HANDSHAKE)
@@ -434,6 +442,6 @@ tls_conn *net_tls_conn_create(tls_loop *loop, const cop_tls *tls, int fd, const 
     conn->state = TLS_HANDSHAKE;
     set_deadline(conn, cop_clock_ns() + (uint64_t)TLS_HANDSHAKE_MS * 1000000);
     list_add(&loop->waiting, conn);
-    shake_hands(conn); /* this may end it, but the loop frees it later */
+    shake_hands(conn); /* may end the connection, but its memory stays valid until the loop runs */
     return conn;
 }
