@@ -91,8 +91,8 @@ typedef enum sim_kind {
     SIM_SAVE,    /* the saver writes a checkpoint; value: 1 if the store could not be written */
     SIM_DIE,     /* value: twice the ms until it starts again, plus 1 if power is lost */
     SIM_RESTART, /* the process starts, if it is not running */
-    /* For the worker or client `peer`. Ignored by a worker that has started again since, and so has
-     * another `life`. */
+    /* For the worker or client `peer`. Ignored if it is a worker that has died since the event was
+     * posted, so that `life` is not its current life. */
     SIM_SEND,     /* the link tries again to connect and to send its request */
     SIM_REPLY,    /* `message` arrives */
     SIM_LOST,     /* a call's connection is lost */
@@ -183,7 +183,7 @@ typedef struct sim_event {
     sim_kind kind;
     uint32_t peer, life, call;
     sim_link_kind link;
-    uint64_t value; /* depends on `kind`; see there */
+    uint64_t value;       /* depends on `kind`; see there */
     sim_message *message; /* owned */
     coord_event *event;   /* owned */
 } sim_event;
@@ -220,7 +220,7 @@ typedef struct sim_reference {
 
 /* A submission and its expected results. */
 typedef struct sim_spec {
-    coord_job_info info;  /* its job number is 0 here, because the coordinator assigns one later */
+    coord_job_info info; /* its job number is 0 here, because the coordinator assigns one later */
     uint64_t seed;
     uint64_t key;         /* by which the coordinator recognises a repeated submission */
     uint64_t shard_ns;    /* mean time of a round of shards on a worker with slowness 1 */
@@ -377,13 +377,13 @@ typedef struct sim_job {
     bool cancel_acknowledged; /* the client knows that it was canceled */
     bool pause_acknowledged;  /* the client knows that it was paused */
     coord_job_state state;    /* as reported last by the core */
-    uint64_t fingerprint; /* of the workers to which it is pinned; 0: not pinned, or not yet */
-    uint64_t saved;       /* the newest step whose checkpoint was reported as written */
-    uint64_t evaluated;   /* the last step whose evaluation was reported */
-    uint64_t recorded[4]; /* one bit per step: the metrics of this step were reported */
-    uint64_t first_run;     /* when it first ran, by the coordinator's clock; 0: never */
-    uint64_t running_since; /* when it began to run last, by the coordinator's clock */
-    uint8_t *applied;       /* (steps + 1, shards): how often each shard is part of this update */
+    uint64_t fingerprint;     /* of the workers to which it is pinned; 0: not pinned, or not yet */
+    uint64_t saved;           /* the newest step whose checkpoint was reported as written */
+    uint64_t evaluated;       /* the last step whose evaluation was reported */
+    uint64_t recorded[4];     /* one bit per step: the metrics of this step were reported */
+    uint64_t first_run;       /* when it first ran, by the coordinator's clock; 0: never */
+    uint64_t running_since;   /* when it began to run last, by the coordinator's clock */
+    uint8_t *applied;         /* (steps + 1, shards): how often each shard is part of this update */
     uint8_t kept[COP_SHARDS_MAX]; /* number of kept gradients of each shard, in the current step */
     uint64_t *lied;    /* (workers): the first step that averaged a lie of this worker; 0: none */
     uint64_t *longest; /* (workers): the longest time that this worker has held a lease, ns */
@@ -393,10 +393,10 @@ typedef struct sim_job {
 } sim_job;
 
 typedef struct sim_host {
-    bool up;          /* the process is running */
-    bool stopping;    /* a graceful stop was requested */
-    bool stopped;     /* the core has reported STOPPED */
-    bool dispatching; /* the core is taking events from `queue` */
+    bool up;           /* the process is running */
+    bool stopping;     /* a graceful stop was requested */
+    bool stopped;      /* the core has reported STOPPED */
+    bool dispatching;  /* the core is taking events from `queue` */
     uint32_t life;     /* how often the process has started */
     uint32_t pause_ms; /* time from a graceful stop to the next start */
     uint64_t stalled_until;
@@ -414,12 +414,12 @@ typedef struct sim_host {
     uint32_t queue_count, queue_capacity;
     sim_session *sessions; /* the index is the worker's number - 1 */
     uint32_t session_count, session_capacity;
-    sim_slot *slots;       /* the index is the slot's number; 0 is unused */
+    sim_slot *slots; /* the index is the slot's number; 0 is unused */
     uint64_t slot_count, slot_capacity;
-    uint64_t slot_free;    /* the first slot in the list of free slots; 0: none is free */
-    uint64_t next_request; /* number of the last PULL */
-    uint64_t next_job;     /* number of the last job */
-    struct recovery_keys *keys;             /* keys of the submissions */
+    uint64_t slot_free;         /* the first slot in the list of free slots; 0: none is free */
+    uint64_t next_request;      /* number of the last PULL */
+    uint64_t next_job;          /* number of the last job */
+    struct recovery_keys *keys; /* keys of the submissions */
     sim_resident resident[SIM_IDS_MAX + 1]; /* the index is the job's number */
     sim_save *saves;                        /* checkpoints that wait for the saver */
     uint32_t save_count, save_capacity;
@@ -461,8 +461,8 @@ void sim_saver_finish(sim *s);
 /* Reads the newest usable checkpoint of a job that is not after `max_step`, into *c and into step,
  * weights and momentum of *out. */
 cop_err sim_read(sim *s, uint64_t job, uint64_t max_step, sim_resident *out, cop_checkpoint *c);
-bool sim_has_model(sim *s, uint64_t job); /* is the job's final model file on the disk? */
-void sim_load(sim *s, uint64_t job);      /* handles SIM_LOADED */
+bool sim_has_model(sim *s, uint64_t job);     /* is the job's final model file on the disk? */
+void sim_load(sim *s, uint64_t job);          /* handles SIM_LOADED */
 void sim_client_call(sim *s, sim_message *m); /* a client's request arrives */
 void sim_client_task(sim *s, sim_message *m); /* handles SIM_TASK */
 /* Extends a submission's key to the length of the real ones. */
@@ -526,8 +526,8 @@ typedef struct sim_worker {
     uint32_t beating;   /* the session for which it calls on the control link */
     bool drain;         /* it wants to leave */
     bool waiting;
-    uint64_t lease_now; /* number of the lease that it is computing; 0: none */
-    uint64_t canceled;  /* number of the last lease that it was told to cancel */
+    uint64_t lease_now;    /* number of the lease that it is computing; 0: none */
+    uint64_t canceled;     /* number of the last lease that it was told to cancel */
     uint64_t have_job;     /* the job whose weights it has */
     uint64_t have_version; /* 1 + the name of these weights; 0: it has none */
     uint64_t weights;
@@ -550,8 +550,8 @@ typedef struct sim_worker {
 
 typedef struct sim_client {
     sim_party party;
-    bool acknowledged; /* the coordinator has answered its submission */
-    uint64_t job;      /* the job's number, from that answer */
+    bool acknowledged;           /* the coordinator has answered its submission */
+    uint64_t job;                /* the job's number, from that answer */
     coord_event_type wishes[64]; /* control requests that it has to make, in order */
     uint32_t wish_count;
 } sim_client;
@@ -649,8 +649,8 @@ typedef struct sim_options {
 typedef struct sim_result {
     bool failed;
     char invariant[32], text[400];
-    uint64_t hash;   /* of the trace: two runs of a seed must have the same */
-    uint64_t events; /* events that were delivered */
+    uint64_t hash;            /* of the trace: two runs of a seed must have the same */
+    uint64_t events;          /* events that were delivered */
     uint64_t decisions;       /* calls of coord_core_step */
     uint64_t agent_decisions; /* calls of worker_agent_step */
     uint64_t virtual_ns;      /* duration of the run in virtual time */
@@ -786,7 +786,7 @@ void sim_note_hash(sim *s, uint64_t value);
 void sim_memo_set(const ProtobufCMessage *message);
 
 /* ---- memory.c: common/base/alloc.h, for one run ---- */
-void sim_memory_reset(void); /* frees all allocations that are not permanent */
+void sim_memory_reset(void);               /* frees all allocations that are not permanent */
 void sim_memory_permanent(bool permanent); /* true: the next allocations are permanent */
 void sim_memory_count(bool on);            /* true: the next allocations count as the core's */
 uint64_t sim_memory_peak(void); /* largest number of bytes of the core since the last reset */

@@ -57,7 +57,7 @@ static void run_workers(const char *url, const char *token, uint64_t count) {
 typedef struct submitter {
     uv_thread_t thread;
     const char *url, *token;
-    cop_buffer *call; /* the packed request */
+    cop_buffer *call;    /* the packed request */
     atomic_ullong *left; /* submissions that are left to do, shared by all submitters */
     uint64_t longest_ns; /* duration of the longest call */
     cop_error error;

@@ -41,19 +41,19 @@ typedef struct vp_worker {
     bool alive;
     bool idle; /* its PULL is not answered with a lease yet */
     coord_action lease;
-    uint64_t weights;              /* weights of the lease's version */
-    uint64_t has_job;              /* the job whose weights it has */
-    uint64_t has_weights;          /* name of these weights; it is sent only other weights */
-    uint64_t shards, leases;       /* number of computed shards, or samples, and of leases */
-    uint64_t wrong;                /* number of wrong results */
-    uint64_t idle_since_ns;        /* when it pulled last */
-    uint64_t idle_ns;              /* time that it was idle, in total */
-    double lie;                    /* probability that a result is wrong */
-    bool lies_in_loss;             /* wrong results have a wrong loss and a wrong gradient */
-    bool not_finite;               /* wrong results say that they are not finite */
-    bool lies_in_count;            /* wrong results have only a wrong number of correct samples */
-    uint64_t lies_huge;            /* gradient of wrong results, VP_HUGE or VP_POISON; 0: another */
-    uint64_t wrong_since;          /* shards computed since its first wrong result */
+    uint64_t weights;        /* weights of the lease's version */
+    uint64_t has_job;        /* the job whose weights it has */
+    uint64_t has_weights;    /* name of these weights; it is sent only other weights */
+    uint64_t shards, leases; /* number of computed shards, or samples, and of leases */
+    uint64_t wrong;          /* number of wrong results */
+    uint64_t idle_since_ns;  /* when it pulled last */
+    uint64_t idle_ns;        /* time that it was idle, in total */
+    double lie;              /* probability that a result is wrong */
+    bool lies_in_loss;       /* wrong results have a wrong loss and a wrong gradient */
+    bool not_finite;         /* wrong results say that they are not finite */
+    bool lies_in_count;      /* wrong results have only a wrong number of correct samples */
+    uint64_t lies_huge;      /* gradient of wrong results, VP_HUGE or VP_POISON; 0: another */
+    uint64_t wrong_since;    /* shards computed since its first wrong result */
 } vp_worker;
 
 /* Finite gradients that do damage. Every sum with VP_HUGE is not finite. An update with VP_POISON
@@ -78,7 +78,7 @@ typedef struct vp_job {
     vp_saved saved[VP_SAVED]; /* the newest checkpoints */
     uint32_t saves;           /* length of `saved` */
     bool ended;
-    uint64_t state_step;      /* the step at which `state` was reported */
+    uint64_t state_step; /* the step at which `state` was reported */
     coord_job_state state;
 } vp_job;
 
