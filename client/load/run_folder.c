@@ -48,36 +48,43 @@ static bool is_checkpoint_entry(const char *name) {
     return false;
 }
 
-/* True: `checkpoints` is a folder that is empty or contains only what runs write into it. Other
- * programs also create folders with the name `checkpoints`. */
-static bool has_own_checkpoints(const char *folder) {
+/* *own: `checkpoints` is a folder that is empty or contains only what runs write into it. Other
+ * programs also create folders with the name `checkpoints`. NO_MEMORY. */
+static cop_err has_own_checkpoints(const char *folder, bool *own, cop_error *error) {
     char *path = cop_path_join(folder, "checkpoints"), **names = NULL;
     size_t count = 0;
-    bool own = path && !cop_folder_list(path, &names, &count, NULL);
-    for (size_t i = 0; i < count && own; i++) own = is_checkpoint_entry(names[i]);
+    cop_err e = path ? cop_folder_list(path, &names, &count, error) : cop_no_memory(error);
+    *own = !e;
+    for (size_t i = 0; i < count && *own; i++) *own = is_checkpoint_entry(names[i]);
     cop_free(names);
     cop_free(path);
-    return own;
+    return e == COP_ERR_NO_MEMORY ? e : COP_OK;
 }
 
 /* Finds out what a folder contains. If a run would replace an entry of the folder, *name is its
  * name, otherwise NULL. A run creates `checkpoints` before its files, so a folder with such files
- * but without `checkpoints` or metrics.sqlite does not belong to a run. */
-static folder_content classify(const char *folder, const char **name) {
+ * but without `checkpoints` or metrics.sqlite does not belong to a run. NO_MEMORY. */
+static cop_err classify(const char *folder, folder_content *content, const char **name,
+                        cop_error *error) {
+    bool own = false;
     *name = NULL;
+    *content = FOLDER_FREE;
     for (size_t i = 0; i < RUN_FILES && !*name; i++)
         if (has(folder, run_files[i])) *name = run_files[i];
-    if (!*name) return FOLDER_FREE;
+    if (!*name) return COP_OK;
     if (has(folder, "checkpoints"))
-        return has_own_checkpoints(folder) ? FOLDER_HAS_RUN : FOLDER_HAS_FOREIGN;
-    return has(folder, "metrics.sqlite") ? FOLDER_HAS_RUN : FOLDER_HAS_FOREIGN;
+        COP_TRY(has_own_checkpoints(folder, &own, error));
+    else
+        own = has(folder, "metrics.sqlite");
+    *content = own ? FOLDER_HAS_RUN : FOLDER_HAS_FOREIGN;
+    return COP_OK;
 }
 
 /* True: the run folder has a checkpoint from which training can continue. */
 static bool has_checkpoint(const char *folder) {
     char *path = cop_path_join(folder, "checkpoints"), **names = NULL;
     size_t count = 0;
-    bool found = false;
+    bool found = !path; /* out of memory: do not report that there is none */
     if (path && cop_folder_list(path, &names, &count, NULL)) count = 0;
     for (size_t i = 0; i < count && !found; i++) found = strncmp(names[i], "step-", 5) == 0;
     cop_free(names);
@@ -109,7 +116,9 @@ static cop_err refuse_foreign(const char *folder, const char *name, cop_error *e
 
 cop_err cli_run_folder_check_free(const char *path, cop_error *error) {
     const char *name;
-    switch (classify(path, &name)) {
+    folder_content content;
+    COP_TRY(classify(path, &content, &name, error));
+    switch (content) {
     case FOLDER_HAS_RUN:
         return cop_fail(error, COP_ERR_INPUT, "%s already contains a run: choose another folder",
                         path);
@@ -126,11 +135,10 @@ static cop_err take_named(const cli_options *options, const char *path, cli_run_
                           cop_error *error) {
     const char *name;
     COP_TRY(create_and_lock(path, out, error));
-    folder_content content = classify(path, &name);
-    cop_err e = COP_OK;
-    if (content == FOLDER_HAS_FOREIGN)
-        e = refuse_foreign(path, name, error);
-    else if (content == FOLDER_HAS_RUN && !options->resume && !options->overwrite)
+    folder_content content;
+    cop_err e = classify(path, &content, &name, error);
+    if (!e && content == FOLDER_HAS_FOREIGN) e = refuse_foreign(path, name, error);
+    if (!e && content == FOLDER_HAS_RUN && !options->resume && !options->overwrite)
         e = cop_fail(error, COP_ERR_INPUT,
                      "%s already contains a run; choose one: --out DIR writes to another folder, "
                      "--resume auto continues the run, --overwrite deletes it",
@@ -168,14 +176,18 @@ static cop_err take_new(const cli_options *options, const char *job, cli_run_fol
     char path[COP_NAME_MAX + 24];
     for (int i = 1; i < NUMBERS_MAX; i++) {
         const char *name;
+        folder_content content;
         number_path(job, i, path);
-        if (cop_folder_exists(path) && classify(path, &name) != FOLDER_FREE) continue;
-        cop_err e = create_and_lock(path, out, error);
-        if (e == COP_ERR_EXISTS) continue; /* another run has just locked this folder */
-        if (!e && classify(path, &name) != FOLDER_FREE) {
-            cli_run_folder_fini(out);
-            continue;
+        if (cop_folder_exists(path)) {
+            COP_TRY(classify(path, &content, &name, error));
+            if (content != FOLDER_FREE) continue;
         }
+        cop_err e = create_and_lock(path, out, error);
+        if (e == COP_ERR_EXISTS) continue; /* another run has just taken it */
+        COP_TRY(e);
+        e = classify(path, &content, &name, error);
+        if (e || content != FOLDER_FREE) cli_run_folder_fini(out);
+        if (!e && content != FOLDER_FREE) continue;
         if (!e && i > 1 && !options->quiet)
             cli_note("runs/%s already contains a run: this one is written to %s\n", job, path);
         return e;
