@@ -54,15 +54,16 @@ cop_buffer *cop_buffer_hold(cop_buffer *buffer) {
 
 void cop_buffer_release(cop_buffer *buffer) {
     if (!buffer) return;
+    COP_ASSERT(buffer->size <= buffer->capacity);
     int before = atomic_fetch_sub_explicit(&buffer->references, 1, memory_order_acq_rel);
-    COP_ASSERT(before >= 1 && buffer->size <= buffer->capacity);
+    COP_ASSERT(before >= 1); /* unless this was the last reference, `buffer` may be gone by now */
     if (before == 1) buffer->on_free(buffer);
 }
 
 /* ---- pool ---- */
 
 typedef struct pool_entry {
-    cop_buffer buffer;       /* must be first: return_to_pool casts a buffer to its entry */
+    cop_buffer buffer;       /* must be first: the code casts between buffer and entry */
     struct pool_entry *next; /* in the list of idle buffers */
 } pool_entry;
 
@@ -70,8 +71,8 @@ struct cop_buffer_pool {
     pthread_mutex_t mutex;
     size_t size;
     pool_entry *idle;
-    size_t live;   /* number of buffers that exist, idle or held */
-    int destroyed; /* cop_buffer_pool_destroy was called; the last buffer frees the pool */
+    size_t live; /* existing buffers, idle or held */
+    int destroyed;
 };
 
 static void free_pool(cop_buffer_pool *pool) {
