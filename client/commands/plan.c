@@ -178,7 +178,7 @@ static const char *normalize_name(const cop_job *job) {
     }
 }
 
-/* Describes which weights the job saves at its end, and how they were evaluated. */
+/* Describes which weights the job saves at its end, and whether it also keeps the best ones. */
 static const char *describe_result(const cop_job *job) {
     if (job->validation_samples && !job->evaluate_on_test)
         return "the last weights; checkpoints/best has the best on the validation samples";

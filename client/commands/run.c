@@ -13,8 +13,8 @@
 #include "coordinator/coordinator.h"
 #include "worker/worker.h"
 
-/* SIGINT, SIGTERM and SIGUSR1, which Slurm can send, ask for a checkpoint and a clean end. A SIGINT
- * that follows one of these signals ends the program immediately. */
+/* SIGINT, SIGTERM and SIGUSR1 ask for a checkpoint and a clean end (Slurm can send SIGUSR1). A
+ * SIGINT that follows one of these signals ends the program immediately. */
 static void on_signal(int number) {
     if (cli_interrupt_received() && number == SIGINT) cli_interrupt_end(number);
     cli_interrupt_note(number);
