@@ -32,7 +32,7 @@ typedef struct log_limit {
 /* True: the line may be written. False: it must not be written; it was counted as suppressed. */
 bool log_limit_admit(log_limit *limit, const cop_log_kind *kind, const char *text, uint64_t now_ns);
 /* Removes one entry whose period has ended and that has suppressed lines, and copies it to *out.
- * False: no entry is like this. */
+ * False: there is no such entry. */
 bool log_limit_take(log_limit *limit, uint64_t now_ns, log_limit_entry *out);
 
 #endif

@@ -126,7 +126,7 @@ void net_nng_release(uint32_t listener);
 typedef struct net_peer_row {
     uint32_t listener;
     cop_peer peer;
-    char address[64]; /* "" for a listener with many peers; a pipe has the address */
+    char address[64]; /* "": many peers use the listener, so each pipe has its own address */
 } net_peer_row;
 typedef struct net_peers {
     uv_mutex_t mutex;   /* guards the rest */
