@@ -1,6 +1,6 @@
-/* Products for thinned networks, on every instruction set: `blocks` (k is split as in the full
- * layer, so that removing members that are 0 keeps the bits), and gemm_sparse (bit for bit equal to
- * gemm, for B with many zeros). LABELS: quick */
+/* Products for thinned networks, on every instruction set. With `blocks`, k is split as in the full
+ * layer, so that removing summands that are 0 keeps the bits. gemm_sparse, for a B with many zeros,
+ * must equal gemm bit for bit. LABELS: quick */
 #include <math.h>
 #include <setjmp.h>
 #include <stdarg.h>

@@ -1,5 +1,5 @@
-/* The contract of every transport: one suite over in-memory, ipc, tcp and tls+tcp. A transport is
- * one row of TRANSPORTS; each test below runs over each of them.
+/* The contract of every transport: one suite for in-memory, ipc, tcp and tls+tcp. Each transport is
+ * a row of TRANSPORTS, and each test below runs over each of them.
  *
  * LABELS: quick threads */
 #include "conformance/net/harness.h"

@@ -1,5 +1,6 @@
 /* One set of checks for every layer kind in the registry: gradients compared with finite
- * differences, and equal bits on every instruction set, for any number of columns, in place or not.
+ * differences, and the bits must be equal on every instruction set, for any number of columns, in
+ * place or not.
  * A new kind needs one or a few rows in `cases`. LABELS: quick */
 #include <math.h>
 #include <stdio.h>
