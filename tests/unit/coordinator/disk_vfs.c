@@ -13,24 +13,26 @@ static const char *const suffixes[NAMES] = {"", "-wal", "-journal"};
 
 typedef struct op {
     op_kind kind;
-    int name; /* which file of the database, by its suffix; -1: another file */
+    int name; /* index in `suffixes` of the changed file's suffix; -1: not a file of the database */
     int64_t offset, size;
     char *bytes;
 } op;
 
 typedef struct shim_file {
     sqlite3_file base;
-    int name;
-    sqlite3_file *real; /* stored after this struct */
+    int name;           /* as in op */
+    sqlite3_file *real; /* the system's file, which is stored after this struct */
 } shim_file;
 
 static struct {
     pthread_mutex_t mutex;
     sqlite3_vfs vfs, *real;
     op *ops;
-    uint32_t count, capacity, calls, fail;
-    int code;
-    const char *failed;
+    uint32_t count, capacity;
+    uint32_t calls; /* calls since vfs_fail */
+    uint32_t fail;  /* number of the call that must fail; 0: none */
+    int code;       /* SQLITE_FULL: it returns this; any other: it returns the code of its kind */
+    const char *failed; /* name of the call that has failed; or NULL */
     bool recording;
 } shim = {.mutex = PTHREAD_MUTEX_INITIALIZER};
 
@@ -40,7 +42,7 @@ static void require(bool condition) {
 
 /* ---- faults and records ---- */
 
-/* Counts a call; returns the code with which it must fail, or 0. */
+/* Counts a call of the VFS. Returns the code with which it must fail; 0: it must not fail. */
 static int due(const char *name, int code) {
     pthread_mutex_lock(&shim.mutex);
     const bool now = ++shim.calls == shim.fail;
@@ -110,7 +112,7 @@ static int shim_truncate(sqlite3_file *file, sqlite3_int64 size) {
     return real_of(file)->pMethods->xTruncate(real_of(file), size);
 }
 
-/* Not really synced; the model decides what survives. */
+/* Records the sync, but does not sync the real file: vfs_crash decides what survives. */
 static int shim_sync(sqlite3_file *file, int flags) {
     const int code = due("sync", SQLITE_IOERR_FSYNC);
     (void)flags;
@@ -236,17 +238,18 @@ typedef struct content {
     int64_t size;
 } content;
 
-/* A file: its content now, at its last sync, and the changes since. */
+/* A file: its content now, its content at its last sync, and the numbers of the changes since. */
 typedef struct inode {
     content now, synced;
     uint32_t pending[4096], pending_count;
-    bool folder_due; /* its first sync also syncs the folder */
+    bool folder_due; /* its next sync, the first one, also syncs the folder */
 } inode;
 
 typedef struct disk {
     inode *inodes;
-    int count, now[NAMES],
-        safe[NAMES]; /* inodes by name (-1: none), now and after the last sync of the folder */
+    int count;
+    int now[NAMES];  /* by name: the inode that has it now; -1: none */
+    int safe[NAMES]; /* by name: the inode that had it at the last sync of the folder; -1: none */
 } disk;
 
 static void apply(content *c, const op *o, int64_t size) {
@@ -300,7 +303,8 @@ static uint64_t roll(uint64_t *dice) {
     return *dice >> 16;
 }
 
-/* Each change since the last sync is there, partly (in sectors of 512 bytes), or not at all. */
+/* Makes the content of a file after a loss of power. Each change since the last sync is there
+ * completely, in part (in sectors of 512 bytes), or not at all. */
 static void tear(inode *i, uint64_t *dice) {
     require(i != NULL);
     for (uint32_t p = 0; p < i->pending_count; p++) {

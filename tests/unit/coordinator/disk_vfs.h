@@ -19,9 +19,9 @@ void vfs_stop(void);
 /* Number of changes recorded so far. Any thread may call it. */
 uint32_t vfs_changes(void);
 
-/* Makes one call of the VFS fail with this SQLite code: the n-th from now on. The first is number
- * 1, and reads and opens count, too. A write that fails with SQLITE_FULL writes half of its bytes.
- * If n is 0, no call fails. */
+/* Makes one call of the VFS fail: the n-th from now on. The first is number 1, and reads and opens
+ * count, too. If `code` is SQLITE_FULL, the call returns it, and a write writes half of its bytes.
+ * For any other code, the call returns the error code of its kind. If n is 0, no call fails. */
 void vfs_fail(uint32_t n, int code);
 /* The name of the call that vfs_fail made fail; NULL: none has failed since. */
 const char *vfs_failed(void);
