@@ -29,9 +29,9 @@ static struct {
     sqlite3_vfs vfs, *real;
     op *ops;
     uint32_t count, capacity;
-    uint32_t calls; /* calls since vfs_fail */
-    uint32_t fail;  /* number of the call that must fail; 0: none */
-    int code;       /* SQLITE_FULL: it returns this; any other: it returns the code of its kind */
+    uint32_t calls;     /* calls since vfs_fail */
+    uint32_t fail;      /* number of the call that must fail; 0: none */
+    int code;           /* as in vfs_fail */
     const char *failed; /* name of the call that has failed; or NULL */
     bool recording;
 } shim = {.mutex = PTHREAD_MUTEX_INITIALIZER};
@@ -42,7 +42,8 @@ static void require(bool condition) {
 
 /* ---- faults and records ---- */
 
-/* Counts a call of the VFS. Returns the code with which it must fail; 0: it must not fail. */
+/* Counts a call of the VFS. Returns 0 if it must not fail; otherwise SQLITE_FULL if vfs_fail has
+ * set it, or else `code`, the error code of its kind. */
 static int due(const char *name, int code) {
     pthread_mutex_lock(&shim.mutex);
     const bool now = ++shim.calls == shim.fail;

@@ -20,8 +20,10 @@ void vfs_stop(void);
 uint32_t vfs_changes(void);
 
 /* Makes one call of the VFS fail: the n-th from now on. The first is number 1, and reads and opens
- * count, too. If `code` is SQLITE_FULL, the call returns it, and a write writes half of its bytes.
- * For any other code, the call returns the error code of its kind. If n is 0, no call fails. */
+ * count, too. If n is 0, no call fails. `code` says how the call fails:
+ *   SQLITE_FULL  as on a full disk: a write writes half of its bytes and returns SQLITE_FULL; an
+ *                open and a sync return the error code of their kind; other calls succeed
+ *   any other    it does nothing and returns the error code of its kind */
 void vfs_fail(uint32_t n, int code);
 /* The name of the call that vfs_fail made fail; NULL: none has failed since. */
 const char *vfs_failed(void);
