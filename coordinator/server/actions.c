@@ -1,5 +1,5 @@
-/* Carries out the core's actions: sends leases, keeps or drops gradients, starts updates and
- * checkpoints, and reports news to the store and the listener. */
+/* Carries out the core's actions: sends leases, drops results, starts updates and checkpoints,
+ * writes news to the store and reports it to the listener. */
 #include <math.h>
 #include <stdio.h>
 
@@ -10,7 +10,8 @@
 #include "common/base/log.h"
 #include "common/base/str.h"
 
-/* The held request that the action answers; NULL: its worker has gone. */
+/* Takes the held request that the action answers out of its session. NULL: the worker has gone, or
+ * its session no longer holds this request. */
 static cop_request *take_request(coord_server *server, const coord_action *action) {
     coord_session *s = coord_session_find(&server->access, action->worker);
     if (!s || !s->held || s->held != action->request) return NULL;
@@ -31,7 +32,7 @@ static void do_lease(coord_server *server, const coord_action *action) {
     cop_request *request = take_request(server, action);
     coord_resident *resident = coord_resident_find(&server->engine, action->job);
     coord_evaluation *evaluation = coord_evaluation_find(&server->engine, action->job);
-    if (!request) return; /* WORKER_GONE follows, and the core leases the block again */
+    if (!request) return; /* nobody gets the lease, so the core leases the block again */
     COP_ASSERT((resident != NULL) != (evaluation != NULL));
     const cop_pull *pull = &cop_request_message(request)->pull;
     uint64_t now = cop_clock_ns();
@@ -54,7 +55,7 @@ static void do_lease(coord_server *server, const coord_action *action) {
                               .members = action->lease.members};
     bool have_spec = pull->have_job == action->job;
     bool have_weights =
-        have_spec && pull->have_version == coord_weights_name(action) + 1; /* + 1: 0 says "none" */
+        have_spec && pull->have_version == coord_weights_name(action) + 1; /* + 1: 0 means none */
     cop_err e = evaluation
                     ? coord_evaluation_fill_lease(evaluation, action, pull, &reply)
                     : coord_resident_fill_lease(resident, action, have_weights, have_spec, &reply);
@@ -77,13 +78,13 @@ static void do_unload(coord_server *server, const coord_action *action) {
     if (evaluation) coord_evaluation_unload(evaluation);
     if (!resident) return;
     if (resident->update_running)
-        resident->unload_wanted = true; /* at the end of the update */
+        resident->unload_wanted = true; /* the end of the update unloads the job */
     else
         coord_resident_fini(resident);
 }
 
 static void do_state(coord_server *server, const coord_action *action) {
-    /* `coppice run` itself reports the end of its only job. */
+    /* Without an API this is `coppice run`, which reports the end of its only job itself. */
     cop_log_level level = !server->engine.store || !server->api ? COP_LOG_DEBUG
                           : action->state == COORD_FAILED       ? COP_LOG_ERROR
                                                                 : COP_LOG_INFO;
@@ -141,8 +142,8 @@ static void do_metrics(coord_server *server, const coord_action *action) {
                                                              .seconds = action->metrics.seconds});
 }
 
-/* Composes the sentence about a gradient or output that is not finite, and gives it to the core as
- * JOB_FAILED. */
+/* Composes a message about a loss, gradient or output that is not finite, and fails the job with
+ * it. */
 static void do_diverged(coord_server *server, const coord_action *action) {
     COP_ASSERT(action->slot <= COORD_SLOTS_MAX);
     coord_resident *resident = coord_resident_find(&server->engine, action->job);
@@ -181,7 +182,7 @@ void coord_carry_out(coord_engine *engine, const coord_action *action) {
         do_nothing(server, action);
         break;
     case COORD_ACTION_KEEP:
-        break; /* the slot stays until the update */
+        break; /* the slot keeps the gradient until the update */
     case COORD_ACTION_DROP:
         coord_release_slot(&server->engine, action->slot);
         break;

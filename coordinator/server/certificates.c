@@ -1,5 +1,5 @@
-/* coppice-coordinator --init-tls: creates a CA and certificates, or one more certificate of the CA,
- * and prints how to use the files. See common/net/tls.h. */
+/* coppice-coordinator --init-tls: creates a CA with certificates, and prints how to use the files;
+ * or, with --add, creates more certificates of an existing CA. See common/net/tls.h. */
 #include <stdio.h>
 #include <string.h>
 #include <unistd.h>
@@ -10,8 +10,9 @@
 #define DAYS_DEFAULT 825
 #define HOSTS_MAX    (COORD_LIST_MAX + 3)
 
-/* The hosts of the coordinator's certificate: this machine's own names, and those of the caller.
- * `own` is storage for the machine's name. */
+/* Lists the hosts for which the coordinator's certificate is valid: the names of this machine, and
+ * the hosts of --tls-host. `hosts` gets a NULL at its end. `own` gets the name of this machine; an
+ * element of `hosts` may point to it. */
 static void list_hosts(const coord_certificates *c, char own[256],
                        const char *hosts[HOSTS_MAX + 1]) {
     int count = 0;
@@ -50,7 +51,7 @@ static cop_err create(const coord_certificates *c, const char *const *hosts, int
     return COP_OK;
 }
 
-/* Adds a certificate. `request`: "ROLE:NAME". */
+/* Adds the certificate that `request` describes as "ROLE:NAME". */
 static cop_err add(const coord_certificates *c, const char *request, const char *const *hosts,
                    int days, cop_error *error) {
     char role[32], stem[COP_NAME_MAX];

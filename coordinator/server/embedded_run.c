@@ -1,5 +1,5 @@
-/* The embedding of `coppice run`: one job in this process, and its progress for the thread that
- * waits for it. The number of the job is always 1. */
+/* The embedding of `coppice run`. It runs one job in this process, and keeps the job's progress for
+ * the thread that waits for it. The number of the job is always 1. */
 #include <math.h>
 #include <stdio.h>
 
@@ -15,42 +15,43 @@
 #define RUN_JOB 1
 
 struct coord_run {
-    coord_mail mail; /* first: of the submission */
+    coord_mail mail; /* brings the submission to the loop; must be the first field */
     coord_server *server;
-    cop_job *job;   /* until it is loaded */
-    cop_data *data; /* likewise */
-    char *folder;   /* NULL: none */
-    bool resume;
-    uint64_t timeout_ns;    /* how long to wait for workers; 0: for ever */
-    uint64_t idle_since_ns; /* since when there are no workers */
+    cop_job *job;           /* owned until it is loaded, then NULL */
+    cop_data *data;         /* owned until the job is loaded, then NULL */
+    char *folder;           /* the run folder; NULL: there is none */
+    bool resume;            /* continue from the newest checkpoint in the folder */
+    uint64_t timeout_ns;    /* the job fails after this time without workers; 0: never */
+    uint64_t idle_since_ns; /* when the job last had a worker, or when it began */
     uint64_t submitted_ns;
     coord_job_info info;
-    coord_resident *resident; /* NULL until it is loading */
-    /* of the load or rollback under way */
+    coord_resident *resident; /* where the job is in memory; NULL until it begins to load */
+    /* used by the load or rollback that is running */
     uv_work_t load;
-    uint64_t max_step; /* of a rollback */
-    cop_checkpoint start;
-    cop_str notes; /* lines for the log */
-    cop_error load_error;
-    double epoch_loss_sum; /* of the present epoch so far */
-    uint64_t epoch_samples;
-    /* of the waiting thread */
+    uint64_t max_step;    /* of a rollback: it returns to a checkpoint of at most this step */
+    cop_checkpoint start; /* where the loaded job continues */
+    cop_str notes;        /* lines for the log */
+    cop_error load_error; /* of the load or rollback */
+    /* used by the loop thread */
+    double epoch_loss_sum;  /* of the samples of the present epoch so far */
+    uint64_t epoch_samples; /* how many samples epoch_loss_sum contains */
+    /* used by the thread that waits for the run */
     coord_mail interrupt_mail;
-    bool interrupted;
-    /* shared, guarded by the mutex */
+    bool interrupted; /* interrupt_mail was posted */
+    /* shared by these threads, guarded by the mutex */
     uv_mutex_t mutex;
     uv_cond_t changed;
-    bool dirty; /* the progress changed since it was read */
+    bool dirty; /* the progress has changed since coord_run_progress last read it */
     coord_progress progress;
 };
 
-/* Under the mutex. */
+/* Wakes the thread that waits for news. The caller holds the mutex. */
 static void signal_change(struct coord_run *run) {
     run->dirty = true;
     uv_cond_signal(&run->changed);
 }
 
-/* ---- loading: on libuv's thread pool ---- */
+/* ---- loading: the _work functions run on libuv's thread pool, all others on the loop ---- */
 
 static void load_work(uv_work_t *work) {
     struct coord_run *run = work->data;
@@ -149,7 +150,7 @@ static void note_metrics(struct coord_run *run, const coord_action *action, coor
         run->epoch_loss_sum += action->metrics.loss_sum;
         run->epoch_samples += action->metrics.samples;
         if (action->step <= run->info.steps_per_epoch &&
-            run->epoch_samples) { /* during the first epoch: the mean so far */
+            run->epoch_samples) { /* in the first epoch, shows the mean so far */
             p->train_loss = run->epoch_loss_sum / (double)run->epoch_samples;
             p->has_train_loss = true;
         }
@@ -196,7 +197,7 @@ static void run_note(coord_engine *engine, const coord_action *action, const cha
     uv_mutex_unlock(&run->mutex);
 }
 
-/* Not needed: coord_run_tick signals all changes. */
+/* Does nothing, because run_note and coord_run_tick signal all changes. */
 static void run_changed(coord_engine *engine, uint64_t job) {
     (void)engine;
     (void)job;
@@ -229,8 +230,9 @@ void coord_run_tick(coord_server *server) {
     }
 }
 
-/* ---- the caller's side ---- */
+/* ---- functions of coordinator.h; the _on_loop functions run on the loop thread ---- */
 
+/* Hands the job to the core. */
 static void submit_on_loop(coord_engine *engine, coord_mail *mail) {
     coord_server *server = coord_server_of(engine);
     struct coord_run *run = (struct coord_run *)mail;
@@ -242,8 +244,9 @@ static void submit_on_loop(coord_engine *engine, coord_mail *mail) {
     coord_dispatch(&server->engine, &added);
 }
 
-/* INPUT: the run is pinned to another OpenBLAS or processor. *fingerprint: what it is pinned to; 0:
- * nothing yet. */
+/* If the run in the folder continues and uses OpenBLAS, sets *fingerprint to what its job is pinned
+ * to (0: not pinned yet); otherwise leaves it unchanged. INPUT: it is pinned to another OpenBLAS or
+ * processor. */
 static cop_err check_fingerprint(const coord_server *server, const cop_job *job,
                                  const coord_run_options *options, uint64_t *fingerprint,
                                  cop_error *error) {
@@ -251,7 +254,7 @@ static cop_err check_fingerprint(const coord_server *server, const cop_job *job,
     char own[128] = "";
     if (!options->resume || job->numerics != COP_NUMERICS_OPENBLAS) return COP_OK;
     const cop_err e = coord_store_get_job(server->engine.store, RUN_JOB, &row, error);
-    if (e) return e == COP_ERR_NOT_FOUND ? COP_OK : e; /* it begins here */
+    if (e) return e == COP_ERR_NOT_FOUND ? COP_OK : e; /* a store without the job: it begins now */
     cop_buffer_release(row.spec);
     *fingerprint = row.fingerprint;
     cop_numerics_fingerprint(COP_NUMERICS_OPENBLAS, own);
@@ -262,7 +265,8 @@ static cop_err check_fingerprint(const coord_server *server, const cop_job *job,
                     options->folder, own);
 }
 
-/* Opens the run folder: sweeps it, and opens its store. */
+/* Prepares the run folder: removes temporary files of programs that were killed, and opens the
+ * store in it. */
 static cop_err open_folder(coord_server *server, struct coord_run *run,
                            const coord_run_options *options, cop_error *error) {
     cop_folder_sweep(options->folder);

@@ -1,4 +1,5 @@
-/* coppice-coordinator: owns jobs and pool. */
+/* The program coppice-coordinator, which owns the jobs and the pool of workers: its command line,
+ * and its end by a signal. */
 #include <pthread.h>
 #include <signal.h>
 #include <stdio.h>
@@ -15,7 +16,7 @@
 #include "common/version.h"
 #include "coordinator/coordinator.h"
 
-/* An option that may be repeated. */
+/* The values of an option that may be repeated. */
 typedef struct option_list {
     const char *items[COORD_LIST_MAX + 1]; /* NULL-terminated */
     int count;
@@ -31,7 +32,7 @@ typedef struct coordinator_options {
 } coordinator_options;
 
 #define AT(field) offsetof(coordinator_options, field)
-/* The end of the row of a list. */
+/* The last fields of the row of an option that may be repeated. */
 #define LIST_AT(field) COP_OPTION_REPEAT, AT(field.items), 0, COORD_LIST_MAX, NULL, AT(field.count)
 
 static const cop_option rows[] = {
@@ -107,7 +108,8 @@ static void print_help(void) {
     cop_str_fini(&text);
 }
 
-/* Certificates, if any address wants them. */
+/* Loads the certificates if an address needs them; otherwise leaves *out unchanged. USAGE: TLS
+ * options are given, but no address needs them. */
 static cop_err load_tls(const coordinator_options *o, cop_tls **out, cop_error *error) {
     const cop_tls_options *t = &o->tls;
     for (int i = 0; i < o->listen.count; i++)
@@ -133,7 +135,8 @@ static cop_err configure(const coordinator_options *o, const char *state, coord_
     return cop_self_test(c->kernels, c->self_test, error);
 }
 
-/* A connection with TLS has three descriptors. */
+/* Raises the limit of open descriptors as far as the system allows, up to four for each possible
+ * connection: a connection with TLS has three. Warns if the limit stays below that. */
 static void raise_descriptor_limit(void) {
     struct rlimit limit;
     const rlim_t wanted = 4 * COP_CONNECTIONS_MAX;
@@ -154,7 +157,8 @@ static cop_err serve(const coordinator_options *options, cop_error *error) {
     char *state = options->state ? cop_strdup(options->state) : cop_path_state();
     cop_err e = state ? configure(options, state, &config, &tls, error) : cop_no_memory(error);
     if (!e) {
-        /* Blocked here, before there are threads: they stay pending until serve waits for them. */
+        /* Threads inherit the blocked signals, so block them before any thread starts. A signal
+         * stays pending until sigwait below takes it. */
         sigemptyset(&stop);
         sigaddset(&stop, SIGTERM);
         sigaddset(&stop, SIGINT);

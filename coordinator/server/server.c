@@ -1,4 +1,4 @@
-/* Start and stop of the coordinator, and its loop thread. */
+/* Starts and stops the coordinator, and runs its loop thread. See server.h. */
 #include "coordinator/server/server.h"
 
 #include <unistd.h>
@@ -10,9 +10,10 @@
 #include "common/base/str.h"
 #include "coordinator/store/datasets.h"
 
-#define TICK_MS     50
-#define STRIKES_MAX 3
-/* How long `coppice run` retries to write its final weights: a user waits for it. */
+#define TICK_MS     50 /* interval of on_tick */
+#define STRIKES_MAX 3  /* see coord_core_config */
+/* For this time, `coppice run` tries again to write its final weights when that fails. It is short,
+ * because a user waits for the end of the run. */
 #define RUN_SAVE_PATIENCE_NS 5000000000u
 
 static void on_tick(uv_timer_t *timer) {
@@ -45,11 +46,11 @@ static cop_err open_loop(coord_server *server, cop_error *error) {
     return COP_OK;
 }
 
-/* Answers every held PULL, so that workers learn at once that the coordinator stops. */
+/* Answers every held PULL with CLOSED, so the workers learn at once that the coordinator stops. */
 static void release_sessions(coord_server *server) {
     for (uint32_t i = 0; i < COP_WORKERS_MAX; i++) {
         coord_session *s = &server->access.sessions[i];
-        COP_ASSERT(!s->hashing && !s->digesting); /* finish_work */
+        COP_ASSERT(!s->hashing && !s->digesting); /* finish_work has ended all hashing */
         if (!s->held) continue;
         cop_request *request = (cop_request *)(uintptr_t)coord_take_request(&s->held);
         coord_reply_failure(request, COP_ERR_CLOSED, "the coordinator is stopping");
@@ -70,7 +71,8 @@ static void log_loop_latency(const coord_server *server) {
         (double)coord_times_at(t, 0.999) * 1e-6, (double)t->most_ns * 1e-6);
 }
 
-/* Finishes the work of the other threads and reads their mail. Afterwards nobody posts mail. */
+/* Waits until the other threads have finished their work, and handles their mail. Afterwards no
+ * thread posts any more mail. */
 static void finish_work(coord_server *server) {
     cop_thread_pool_destroy(server->engine.pool);
     cop_thread_pool_destroy(server->engine.saver);
@@ -105,7 +107,8 @@ static void run_loop(void *argument) {
 
 /* ---- start and stop ---- */
 
-/* USAGE: an address needs certificates, or would expose unencrypted traffic. */
+/* Checks the addresses to listen on. USAGE: an address needs certificates and there are none, or
+ * other machines could reach it without encryption and `insecure` is not set. */
 static cop_err check_urls(const coord_config *config, cop_error *error) {
     for (const char *const *url = config->listen; url && *url; url++) {
         bool loopback = false;
@@ -161,7 +164,7 @@ static cop_err create_parts(coord_server *server, cop_error *error) {
     return COP_OK;
 }
 
-/* After the loop thread has ended, or without one. */
+/* Frees the server. The loop thread must have ended, or must never have started. */
 static void destroy(coord_server *server) {
     cop_thread_pool_destroy(server->engine.saver);
     cop_thread_pool_destroy(server->engine.pool);
@@ -204,7 +207,7 @@ cop_err coord_start(const coord_config *config, coord_server **out, cop_error *e
     if (!e) e = create_parts(server, error);
     if (!e && uv_thread_create(&server->thread, run_loop, server))
         e = cop_fail(error, COP_ERR_INTERNAL, "cannot start the coordinator's thread");
-    if (e) { /* there is no loop thread: close the loop's handles here */
+    if (e) { /* there is no loop thread that could close the loop's handles */
         uv_walk(&server->engine.loop, close_handle, NULL);
         uv_run(&server->engine.loop, UV_RUN_DEFAULT);
         destroy(server);
@@ -227,7 +230,7 @@ static void stop_on_loop(coord_engine *engine, coord_mail *mail) {
     (void)mail;
     coord_event stop = {.type = COORD_EVENT_STOP};
     server->engine.stopping = true;
-    coord_dispatch(&server->engine, &stop); /* the core ends with ACTION_STOPPED */
+    coord_dispatch(&server->engine, &stop); /* ACTION_STOPPED follows when all jobs are saved */
 }
 
 void coord_stop(coord_server *server) {

@@ -1,7 +1,8 @@
-/* coord_server, private to this folder: the engine, the API, the sessions of workers, and their
- * connections. Loop thread unless a comment says otherwise. Files: server.c (start, stop, the loop
- * thread), state_folder.c (its files), sessions.c (requests of workers), actions.c (actions of the
- * core), embedded_run.c (the embedding of `coppice run`). */
+/* The private structure of a coord_server: the engine, the API, the sessions of workers, and the
+ * transport. All functions are for the loop thread, unless their comment says otherwise. Files:
+ * server.c (start, stop, the loop thread), state_folder.c (files of the state folder), sessions.c
+ * (requests of workers), actions.c (actions of the core), embedded_run.c (the embedding of
+ * `coppice run`). */
 #ifndef COP_COORDINATOR_SERVER_H
 #define COP_COORDINATOR_SERVER_H
 
@@ -21,20 +22,20 @@ struct coord_run; /* embedded_run.c */
 
 struct coord_server {
     coord_engine engine; /* engine.owner is the server */
-    coord_config config;
-    char *data_folder;
+    coord_config config; /* a copy; what its pointers refer to belongs to the caller */
+    char *data_folder;   /* a copy of config.data_folder */
     coord_access access;
-    uv_thread_t thread;
-    uv_timer_t tick;
-    bool handles_open;
+    uv_thread_t thread; /* the loop thread */
+    uv_timer_t tick;    /* calls on_tick */
+    bool handles_open;  /* `tick` was initialised */
     cop_server *transport;
-    coord_api *api;               /* NULL: none, an embedded run */
-    struct coord_run *run;        /* loop thread; NULL until the job was added */
-    struct coord_run *run_shared; /* set by coord_run_submit, for its caller */
-    uint64_t next_worker;
-    int lock_file;
-    uv_sem_t ready;
-    cop_error start_error;
+    coord_api *api;               /* NULL: the server has no state folder (an embedded run) */
+    struct coord_run *run;        /* for the loop thread; NULL until the core has the job */
+    struct coord_run *run_shared; /* the same run, for the thread that called coord_run_submit */
+    uint64_t next_worker;         /* how many workers have joined so far */
+    int lock_file;                /* descriptor of the state folder's lock; -1: not open */
+    uv_sem_t ready;               /* posted when the loop thread is ready or could not start */
+    cop_error start_error;        /* of the start of the loop thread; COP_OK: it succeeded */
 };
 
 static inline coord_server *coord_server_of(const coord_engine *engine) {
@@ -42,27 +43,30 @@ static inline coord_server *coord_server_of(const coord_engine *engine) {
 }
 
 /* ---- sessions.c ---- */
-/* The transport's handlers; `context` is the server. */
+/* The handlers that the transport calls. `context` is the server. */
 void coord_on_request(void *context, cop_request *request);
 void coord_on_gone(void *context, uint64_t connection);
-/* Frees the place of a session and drops its requests. The core knows that the worker has gone, or
- * learns it from the caller. */
+/* Frees the place of a session and drops its requests. It does not tell the core that the worker
+ * has gone: if the core does not know, the caller must tell it. */
 void coord_close_session(coord_server *server, coord_session *session);
-/* Sets a session's request (held, digesting) to 0 and returns what it was. */
+/* Sets the field `held` or `digesting` of a session, to which `request` points, to 0. Returns its
+ * old value. */
 uint64_t coord_take_request(uint64_t *request);
 
 /* ---- actions.c ---- */
+/* Carries out an action of the core. */
 void coord_carry_out(coord_engine *engine, const coord_action *action);
 
 /* ---- state_folder.c ---- */
-/* Opens the state folder, which must be set: its lock, token, store and data sets. IN_USE: another
- * coordinator has the lock. */
+/* Locks the state folder, reads or creates its token, opens its store and data sets, and creates
+ * the API. engine.state_folder must be set. IN_USE: another coordinator has the lock. */
 cop_err coord_open_state(coord_server *server, cop_error *error);
 
 /* ---- embedded_run.c ---- */
-/* After the loop thread has ended. */
+/* Frees the run. Call it when the loop thread has ended. */
 void coord_run_destroy(struct coord_run *run);
-/* Regularly: updates the progress, and fails the job if no worker comes in time. */
+/* To be called regularly: updates the progress, and fails the job if it has been without workers
+ * for too long. */
 void coord_run_tick(coord_server *server);
 
 #endif

@@ -1,6 +1,6 @@
-/* Requests of workers: HELLO, HEARTBEAT, and PULL, which may bring a result. Each becomes an event
- * of the core. A request that breaks the rules is answered with FAILURE; nothing that a peer sends
- * can stop the coordinator. */
+/* Turns the requests of workers into events of the core: HELLO, HEARTBEAT, and PULL, which may
+ * bring a result. A request that breaks the rules is answered with FAILURE. Nothing that a peer
+ * sends can stop the coordinator. */
 #include <math.h>
 #include <stddef.h>
 #include <stdio.h>
@@ -14,7 +14,8 @@
 
 /* ---- HELLO ---- */
 
-/* The wanted name; or, if another worker has it, the name with -2, -3 ... */
+/* Sets `out` to the wanted name. If another worker has this name, appends -2, -3 and so on, until
+ * no worker has the name. */
 static void choose_name(coord_server *server, const char *wanted, char out[COP_NAME_MAX]) {
     for (int n = 1;; n++) {
         if (n == 1)
@@ -29,7 +30,7 @@ static void choose_name(coord_server *server, const char *wanted, char out[COP_N
     }
 }
 
-/* False: the HELLO is refused and answered. */
+/* False: the HELLO is refused and has been answered. */
 static bool check_hello(coord_server *server, cop_request *request, const cop_hello *h) {
     if (h->major != COP_PROTOCOL_MAJOR)
         coord_reply_failure(request, COP_ERR_VERSION,
@@ -60,7 +61,7 @@ static bool check_hello(coord_server *server, cop_request *request, const cop_he
     return false;
 }
 
-/* `s` NULL: the peer is a client. */
+/* Answers a HELLO. `s` is the session of the worker, or NULL if the peer is a client. */
 static void welcome(cop_request *request, const coord_session *s) {
     cop_message reply = {.type = COP_MESSAGE_WELCOME};
     reply.welcome.major = COP_PROTOCOL_MAJOR;
@@ -92,8 +93,8 @@ static uint32_t live_sessions(const coord_server *server) {
     return count;
 }
 
-/* A free place. NULL: there is none, or the identity has used up its share, and the request is
- * answered. */
+/* Returns a free place for a session. NULL: there is none, or the identity has used up its share of
+ * them, or the coordinator is stopping. Then the request has been answered. */
 static coord_session *take_place(coord_server *server, cop_request *request) {
     const char *identity = coord_access_identity(request);
     const uint32_t configured = server->config.sessions_per_identity;
@@ -204,7 +205,7 @@ void coord_close_session(coord_server *server, coord_session *s) {
     coord_engine_changed(&server->engine, 0);
 }
 
-/* The worker left, so the core must know. */
+/* Closes the session of a worker that has left, and tells the core that it has gone. */
 static void end_session(coord_server *server, coord_session *s) {
     const coord_event gone = {.type = COORD_EVENT_WORKER_GONE, .worker = s->worker};
     coord_close_session(server, s);
@@ -217,8 +218,9 @@ static bool is_known_kind(cop_lease_kind kind) {
     return kind == COP_LEASE_TRAIN || kind == COP_LEASE_EVALUATE || kind == COP_LEASE_ENSEMBLE;
 }
 
-/* What is wrong with the form of a result that its worker reports as computed; NULL: nothing.
- * *members: of an ensemble. */
+/* Says what is wrong with the form of a result that its worker did not report as failed. NULL:
+ * nothing is wrong. Sets *members to the number of members in a result of an ensemble; for other
+ * results, to 0. */
 static const char *check_form(coord_server *server, const cop_result *r, const cop_buffer *tensor,
                               uint32_t *members) {
     const coord_resident *resident = coord_resident_find(&server->engine, r->job);
@@ -235,8 +237,9 @@ static const char *check_form(coord_server *server, const cop_result *r, const c
     return NULL;
 }
 
-/* Makes an event of the result in a PULL. Returns its tensor, borrowed from the message: a
- * gradient, or the outputs of an ensemble's members; NULL: it has none. */
+/* Fills *event from the result in a PULL. Returns the tensor of the result, borrowed from the
+ * message: a gradient, or the outputs of an ensemble's members. NULL: the result has no tensor, or
+ * it has failed, or its form is wrong. */
 static cop_buffer *read_result(coord_server *server, uint64_t worker, const cop_message *message,
                                coord_event *event) {
     const cop_result *r = &message->pull.result;
@@ -271,7 +274,8 @@ static cop_buffer *read_result(coord_server *server, uint64_t worker, const cop_
     return tensor;
 }
 
-/* Gives the result to the core, with a slot for its tensor. */
+/* Puts the tensor into a slot and gives the result to the core. If there is no free slot, drops the
+ * result and logs that. */
 static void give_result(coord_server *server, coord_event *event, cop_buffer *tensor) {
     COP_ASSERT(event->type == COORD_EVENT_RESULT && !event->result.slot);
     event->result.slot = coord_take_slot(&server->engine, tensor);
@@ -288,8 +292,8 @@ static void answer_unknown(cop_request *request) {
     cop_server_reply(request, &reply);
 }
 
-/* Handles a PULL after its result: the worker leaves, or the request is held until the core has
- * work for it. */
+/* Handles a PULL whose result, if it had one, has been given to the core. If the worker says
+ * goodbye, ends its session. Otherwise holds the request until the core answers it. */
 static void take_pull(coord_server *server, uint64_t worker, cop_request *request) {
     const cop_pull *p = &cop_request_message(request)->pull;
     coord_session *s = coord_session_find(&server->access, worker);
@@ -299,7 +303,7 @@ static void take_pull(coord_server *server, uint64_t worker, cop_request *reques
         cop_server_reply(request, &reply);
         return;
     }
-    if (!s) { /* the core has just disconnected it */
+    if (!s) { /* its result has made the core disconnect the worker */
         answer_unknown(request);
         return;
     }
@@ -315,25 +319,26 @@ static void take_pull(coord_server *server, uint64_t worker, cop_request *reques
     coord_reply_failure(request, COP_ERR_NO_MEMORY, "the coordinator is out of memory");
 }
 
-/* ---- results that are compared: the compute threads hash them first ---- */
+/* ---- results that the core compares: a compute thread hashes their tensor first ---- */
 
 typedef struct digest_task {
-    cop_task task; /* first */
+    cop_task task; /* must be the first field */
     coord_mail mail;
     coord_server *server;
-    coord_session *session; /* its place: another worker cannot take it before the task has ended */
-    coord_event event;
-    cop_buffer *tensor; /* held */
-    bool finite;
+    coord_session *session; /* no other worker can take this place before the task has ended */
+    coord_event event;      /* the result */
+    cop_buffer *tensor;     /* a reference */
+    bool finite;            /* all values of the tensor are finite */
 } digest_task;
 
+/* Gives the hashed result to the core, unless its worker has left. */
 static void digest_arrived(coord_engine *engine, coord_mail *mail) {
     coord_server *server = coord_server_of(engine);
     digest_task *d = (digest_task *)(void *)((char *)mail - offsetof(digest_task, mail));
     coord_session *s = d->session;
     COP_ASSERT(s->hashing && (!s->worker || s->worker == d->event.worker));
     s->hashing = false;
-    if (s->digesting) { /* otherwise the worker has gone */
+    if (s->digesting) { /* it is 0 if the worker has gone */
         cop_request *request = (cop_request *)(uintptr_t)coord_take_request(&s->digesting);
         d->event.result.finite = d->event.result.finite && d->finite;
         give_result(server, &d->event, d->tensor);
@@ -343,17 +348,18 @@ static void digest_arrived(coord_engine *engine, coord_mail *mail) {
     cop_free(d);
 }
 
-/* On a compute thread. */
+/* Runs on a compute thread. */
 static void compute_digest(cop_task *task) {
     digest_task *d = (digest_task *)task;
     d->event.result.digest = coord_digest(&d->server->engine, d->tensor, &d->finite);
     coord_post(&d->server->engine, &d->mail);
 }
 
-/* False: out of memory. */
+/* Starts to hash the tensor of a result. Until that ends, the request waits in `digesting`. False:
+ * out of memory. */
 static bool start_digest(coord_server *server, coord_session *s, cop_request *request,
                          const coord_event *event, cop_buffer *tensor) {
-    COP_ASSERT(!s->hashing && !s->digesting && !event->text); /* a text would be the message's */
+    COP_ASSERT(!s->hashing && !s->digesting && !event->text); /* a text belongs to the message */
     digest_task *d = cop_alloc(sizeof *d);
     if (!d) return false;
     *d = (digest_task){.task = {.done = compute_digest},
@@ -369,7 +375,7 @@ static bool start_digest(coord_server *server, coord_session *s, cop_request *re
     return true;
 }
 
-/* The request takes the place of the one that waits for the hash. */
+/* Makes a repeated PULL wait for the hash, instead of the older one, which is dropped. */
 static void wait_for_digest(coord_session *s, cop_request *request) {
     cop_request *older = (cop_request *)(uintptr_t)coord_take_request(&s->digesting);
     if (older) cop_server_drop(older);
@@ -387,11 +393,11 @@ static void on_pull(coord_server *server, cop_request *request) {
     }
     const uint64_t worker = s->worker;
     s->connection[0] = cop_request_connection(request);
-    /* A worker has one PULL at a time. It repeats it after it lost the connection, and nobody waits
-     * for the answer to the older one. */
+    /* A worker has only one PULL at a time. If an older one is held, the worker has lost its
+     * connection and repeats the PULL, so nobody waits for the answer to the older one. */
     cop_request *held = (cop_request *)(uintptr_t)coord_take_request(&s->held);
     if (held) cop_server_drop(held);
-    if (s->hashing) { /* its result is being hashed: it needs no second task */
+    if (s->hashing) { /* a task already hashes the result of this PULL */
         wait_for_digest(s, request);
         return;
     }
@@ -401,7 +407,7 @@ static void on_pull(coord_server *server, cop_request *request) {
         const bool compared =
             tensor && coord_core_wants_digest(server->engine.core, worker, &event.result);
         if (compared && start_digest(server, s, request, &event, tensor)) return;
-        if (compared) { /* the lease expires, and its block is leased again */
+        if (compared) { /* the result is lost; its lease expires, and the block is leased again */
             coord_reply_failure(request, COP_ERR_NO_MEMORY, "the coordinator is out of memory");
             return;
         }

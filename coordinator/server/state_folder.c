@@ -1,5 +1,5 @@
-/* The files of the state folder: its lock, the token, the store and the data sets. All are private
- * to the user. See server.h. */
+/* The files of the state folder: the lock, the token, the store and the data sets. Only the user of
+ * the coordinator may read them. See server.h. */
 #include <errno.h>
 #include <fcntl.h>
 #include <stdio.h>
@@ -14,7 +14,8 @@
 #include "coordinator/server/server.h"
 #include "coordinator/store/datasets.h"
 
-/* A state folder has one coordinator at a time. */
+/* Takes the lock of the state folder, so that only one coordinator at a time uses it. IN_USE:
+ * another one has the lock. */
 static cop_err lock_folder(coord_server *server, cop_error *error) {
     char *path = cop_path_join(server->engine.state_folder, "lock");
     if (!path) return cop_no_memory(error);
@@ -31,7 +32,7 @@ static cop_err lock_folder(coord_server *server, cop_error *error) {
     return e;
 }
 
-/* Makes a token private that other users could read, and logs that. */
+/* If other users can read the token file, makes it private and logs a warning. */
 static cop_err make_token_private(const char *path, cop_error *error) {
     struct stat status;
     size_t changed;
@@ -45,9 +46,9 @@ static cop_err make_token_private(const char *path, cop_error *error) {
     return COP_OK;
 }
 
-/* Earlier versions created files by the umask: makes them private. That is impossible for a folder
- * of another user, such as the root of a volume; files that are created in it are private anyway.
- */
+/* Makes all files in the state folder private, because earlier versions created them with the mode
+ * that the umask gave. This fails if the folder belongs to another user, as the root of a volume
+ * may. Then it only logs a warning: files that are created from now on are private anyway. */
 static void make_state_private(const coord_server *server) {
     cop_error error = {0};
     size_t changed;
@@ -59,7 +60,8 @@ static void make_state_private(const coord_server *server) {
                 server->engine.state_folder, changed);
 }
 
-/* Reads the token that workers and clients must know. The first start creates it. */
+/* Reads the token that workers and clients must know. Creates the file with a random token if it
+ * does not exist. CORRUPT: the file has no valid token. */
 static cop_err read_token(coord_server *server, cop_error *error) {
     char *path = cop_path_join(server->engine.state_folder, "token");
     if (!path) return cop_no_memory(error);
@@ -93,7 +95,7 @@ static cop_err read_token(coord_server *server, cop_error *error) {
 
 cop_err coord_open_state(coord_server *server, cop_error *error) {
     COP_ASSERT(server->engine.state_folder && !server->engine.store);
-    cop_file_make_private_only(); /* files of SQLite and checkpoints, too */
+    cop_file_make_private_only(); /* for all files of this process, also those that SQLite makes */
     COP_TRY(cop_folder_create(server->engine.state_folder, error));
     COP_TRY(lock_folder(server, error));
     COP_TRY(read_token(server, error));
