@@ -1,19 +1,20 @@
 /* Which results are believed. Part of the core (core_state.h); core.h has the contract.
  *
  * A result is a vote on its block. One vote decides, unless the block is audited, a value is not
- * finite, or votes differ. Then two equal votes of different identities decide, or the
- * coordinator's own vote. Workers that agree on a value that is not finite may all be broken: only
- * the coordinator's own result makes that the job's fault (two workers are believed where the
- * coordinator cannot compute the job). Arithmetic gives equal bits everywhere (D4), so a vote
- * against the decision is proof: a wrong number ends in quarantine, a value that should be finite
- * is a strike.
+ * finite, or votes differ. In these cases two equal votes of different identities decide, or the
+ * coordinator's own vote. Workers that agree on a value that is not finite may all be broken. So
+ * the job fails for such a value only if the coordinator's own result has it, too. If the
+ * coordinator cannot compute the job, two workers that agree are believed. Arithmetic gives equal
+ * bits everywhere (D4), so a vote against the decision proves that its worker is wrong. If only its
+ * value is not finite, the worker gets a strike; else it is quarantined.
  *
- * What a liar did before it was found: its unconfirmed results are dropped from the current rounds.
- * For averaged results, each job remembers the first unconfirmed step of each identity, and returns
- * to a checkpoint from before that step. (Recomputing only the liar's shards would need the weights
- * of their steps, which only a run from there has.) Confirmed audits move that step forward: after
- * AUDITS_TRUSTED (wrong.c) to twice as many of an identity, all of them right, earlier results are
- * trusted. Otherwise a worker that was honest for a week and then broke would cost the week. */
+ * When a liar is found, its unconfirmed results are dropped from the current rounds. For results
+ * that were averaged already, each job remembers the first unconfirmed step of each identity, and
+ * returns to a checkpoint from before that step. (To compute only the liar's shards again, we would
+ * need the weights of all later steps, and these depend on the wrong results.) Confirmed audits
+ * move that step forward: results are trusted after AUDITS_TRUSTED (wrong.c) to twice as many later
+ * audits of the same identity were confirmed. Without this, a worker that was honest for a week and
+ * then broke would cost the week. */
 #include <stdio.h>
 #include <string.h>
 
@@ -24,7 +25,8 @@
 /* When two results differ and the liar is unknown, this many blocks of both workers are audited. */
 #define WATCHED_BLOCKS 20
 #define RECOMPUTE_NS                                                                               \
-    60000000000u /* deadline of a COMPUTE; after it, other workers may decide too */
+    60000000000u /* time until the deadline of a COMPUTE, after which the block may also be leased
+                    to a worker */
 
 bool audit_can_recompute(const coord_core *core, const core_job *job) {
     if (!core->config.can_recompute || job->cannot_recompute) return false;
@@ -44,8 +46,9 @@ void audit_init_worker(coord_core *core, core_worker *w) {
     w->audit_point = draw(core);
 }
 
-/* Selects one of each 1 / audit blocks of a worker, at a random place in each such window: as often
- * as independent draws on average, but never much later. */
+/* Selects one block in each window of 1 / audit blocks of a worker, at a random position in the
+ * window. That is as often as with independent draws on average, but two audits of a worker are
+ * never more than two windows apart. */
 bool audit_selects(coord_core *core, const core_job *job, core_worker *w) {
     double before = w->audit_credit, after = before + job->info.audit;
     if (w->watched && audit_can_recompute(core, job)) {
@@ -73,7 +76,8 @@ static bool same_real(double a, double b) {
 static bool same_vote(const round_vote *a, const round_vote *b) {
     if (a->digest != b->digest || a->correct != b->correct) return false;
     if (!a->digest && a->finite != b->finite) return false;
-    /* A block that its update found not finite had a finite loss. */
+    /* `finite` is not compared if there are digests: two results with the same gradient that is not
+     * finite may differ in it, because only the update found it in one of them. */
     return same_real(a->loss, b->loss);
 }
 
@@ -105,7 +109,7 @@ void audit_recompute(coord_core *core, core_job *job, int index, uint64_t now) {
     b->awaits_recompute = now < job->recompute_again_ns;
     if (b->awaits_recompute) return;
     for (int h = 0; h < ROUND_HOLDERS; h++) {
-        if (b->holder[h].worker == COORD_SELF) return; /* it is computing it */
+        if (b->holder[h].worker == COORD_SELF) return; /* it is computing the block already */
         room = room || !b->holder[h].worker;
     }
     if (!room) return;
@@ -118,7 +122,7 @@ void audit_recompute(coord_core *core, core_job *job, int index, uint64_t now) {
     scheduler_fill_lease(core, COORD_ACTION_COMPUTE, job, b, &holder);
 }
 
-/* Are there no workers of another identity that could check this one? */
+/* Is no worker of another identity eligible, so that nobody could check this identity? */
 static bool is_only_identity(const coord_core *core, const core_job *job, uint64_t identity) {
     for (uint32_t i = 0; i < core->worker_count; i++)
         if (core->workers[i]->identity != identity && scheduler_eligible(job, core->workers[i]))
@@ -137,7 +141,7 @@ bool audit_lacks_second_worker(const coord_core *core, const core_job *job) {
     return true;
 }
 
-/* Blocks for which the coordinator had no room before. */
+/* Tries again to compute blocks for which the coordinator lacked memory or slots. */
 static void recompute_waiting(coord_core *core, core_job *job, uint64_t now) {
     if (!job->recompute_again_ns || now < job->recompute_again_ns) return;
     job->recompute_again_ns = 0;
@@ -163,7 +167,8 @@ void audit_on_tick(coord_core *core, uint64_t now) {
 
 /* ---- votes ---- */
 
-/* The deciding vote; -1: none yet. */
+/* The index of the vote that decides the block after its newest vote; -1: undecided. *confirmed is
+ * set to whether an equal vote or the coordinator's own confirms it. */
 static int decide(const coord_core *core, const core_job *job, const round_block *b,
                   bool *confirmed) {
     COP_ASSERT(b->votes >= 1 && b->votes <= ROUND_VOTES);
@@ -254,7 +259,8 @@ static void conclude(coord_core *core, core_job *job, int index, int vote, bool 
         if (wrong[i].worker != COORD_SELF) audit_punish(core, job, b, &wrong[i], &right);
 }
 
-/* Workers agree that a value is not finite, but they may all be broken: the coordinator decides. */
+/* Workers agree that a value is not finite, but they may all be broken. So the coordinator computes
+ * the block, and its result decides. `slot` is the newest result's. */
 static void ask_coordinator(coord_core *core, core_job *job, int index, uint64_t slot,
                             uint64_t now) {
     round_block *b = &job->round.blocks[index];
@@ -275,15 +281,15 @@ static bool has_own_vote(const round_block *b) {
     return false;
 }
 
-/* The deciding votes agree that a value is not finite: the job's own fault, unless it has averaged
- * lies. */
+/* The deciding votes agree that a value is not finite. The job has diverged, unless a wrong result
+ * has spoiled its weights. `slot` is the newest result's. */
 static void all_not_finite(coord_core *core, core_job *job, int index, uint64_t slot) {
     round_block *b = &job->round.blocks[index];
     round_vote right = b->vote[b->votes - 1], wrong[ROUND_VOTES];
     uint32_t wrongs = 0;
     for (uint32_t i = 0; i < b->votes; i++)
         if (!same_vote(&b->vote[i], &right)) wrong[wrongs++] = b->vote[i];
-    b->vote[b->votes - 1].slot = 0; /* the caller's from here on */
+    b->vote[b->votes - 1].slot = 0; /* DIVERGED or DROP answers it below */
     round_await_votes(&job->round, index, b->votes + 1);
     for (uint32_t i = 0; i < wrongs; i++)
         if (wrong[i].worker != COORD_SELF) audit_punish(core, job, b, &wrong[i], &right);
@@ -293,7 +299,7 @@ static void all_not_finite(coord_core *core, core_job *job, int index, uint64_t 
         core_drop(core, job->info.job, slot);
 }
 
-/* Equal votes can differ in this: the update found one of them not finite. */
+/* Are all votes that equal `v` finite? Equal votes can differ in `finite`: see same_vote. */
 static bool all_equal_are_finite(const round_block *b, const round_vote *v) {
     for (uint32_t i = 0; i < b->votes; i++)
         if (same_vote(&b->vote[i], v) && !b->vote[i].finite) return false;
@@ -320,14 +326,14 @@ void audit_take_result(coord_core *core, const core_arrival *arrival) {
     const uint64_t now = arrival->now_ns;
     round_block *b = &job->round.blocks[index];
     if (b->votes >= ROUND_WORKER_VOTES && e->worker != COORD_SELF) {
-        /* The coordinator is computing it: a further vote changes nothing. */
+        /* There is no room for a further vote, and only the coordinator's own can decide now. */
         round_retry(&job->round, index, arrival->holder, now);
         core_drop(core, job->info.job, e->result.slot);
         return;
     }
     round_vote v = vote_of(e, arrival->worker);
     uint64_t slot = v.slot;
-    bool tensor = !job->round.evaluate || job->round.members; /* else there are only figures */
+    bool tensor = !job->round.evaluate || job->round.members; /* an evaluation has only figures */
     bool keep = v.finite && tensor, confirmed = false;
     if (!keep) v.slot = 0;
     round_vote_add(&job->round, index, arrival->holder, &v, now);
@@ -365,8 +371,8 @@ static core_late_copy *late_copy_of(const coord_core *core, uint64_t worker,
     return NULL;
 }
 
-/* The results differ, but the weights of their step are gone: one of the two workers lied, and it
- * is unknown which. Both are audited more. */
+/* The results differ, so one of the two workers lied. Nobody can tell which, because the block
+ * cannot be computed again. So the next blocks of both are audited. */
 static void watch_both(coord_core *core, const core_late_copy *d) {
     const uint64_t ids[2] = {d->worker, d->other_worker};
     for (int i = 0; i < 2; i++) {
@@ -391,7 +397,7 @@ bool audit_take_late_result(coord_core *core, const coord_event *e, uint64_t now
     round_vote other = {.digest = d.digest, .correct = d.correct, .loss = d.loss, .finite = true};
     job->counts.compared++;
     if (same_vote(&v, &other)) return false;
-    if (!v.finite) { /* for this worker alone: there is no gradient to compare */
+    if (!v.finite) { /* the result that was used is finite, so this worker is wrong */
         core_worker *w = registry_find(core, e->worker);
         if (w) audit_strike(core, d.job, w, "only this worker computed a non-finite value");
         return false;

@@ -11,14 +11,16 @@
 
 /* ---- actions ---- */
 
-/* Upper bounds of what one event can cause, whatever the number of workers. */
+/* Upper bounds of the actions, and of the actions with a text, that one event can cause. They do
+ * not depend on the number of workers. */
 typedef struct bounds {
     uint32_t actions, texts;
 } bounds;
 
-/* Some workers are removed (2 actions each, one with a text) or answered. For each block of a
- * resident job, its slots are dropped (4), the coordinator computes it, and it is leased three
- * times (2 each, one with a text). */
+/* Up to CORE_GIVEN_UP_MAX workers are removed (2 actions each, one with a text), and up to
+ * CORE_ANSWERS_MAX are answered. For each block of a resident job, up to 4 slots are dropped, the
+ * coordinator computes it (1 action), and it is leased three times (2 actions each, one with a
+ * text). */
 static bounds bounds_of(const coord_core *core) {
     bounds b = {.actions = 64 + 2 * CORE_GIVEN_UP_MAX + CORE_ANSWERS_MAX,
                 .texts = 64 + CORE_GIVEN_UP_MAX};
@@ -27,7 +29,7 @@ static bounds bounds_of(const coord_core *core) {
         b.actions += 24 + 11 * blocks;
         b.texts += 24 + 3 * blocks;
     }
-    b.actions += 8 * core->config.jobs_running_max; /* jobs that are loaded now */
+    b.actions += 8 * core->config.jobs_running_max; /* jobs that this event makes resident */
     b.texts += 8 * core->config.jobs_running_max;
     return b;
 }
@@ -147,7 +149,8 @@ static void check_stopped(coord_core *core) {
     core_add_action(core, COORD_ACTION_STOPPED, 0);
 }
 
-/* Each holder of a block must be connected and compute that lease. */
+/* Asserts that each holder of a block is the coordinator, or a connected worker that computes this
+ * lease. */
 static void check_holders(const coord_core *core, const core_job *job) {
     for (uint32_t i = 0; i < job->round.count; i++) {
         const round_block *b = &job->round.blocks[i];
@@ -190,7 +193,7 @@ cop_err coord_core_step(coord_core *core, const coord_event *event, uint64_t now
     steps_note_idle_time(core, now_ns);
     check_stopped(core);
 #ifdef COP_DEBUG
-    if (core->worker_count <= 256 || now_ns / 1000 % 1000 == 0) /* of large pools now and then */
+    if (core->worker_count <= 256 || now_ns / 1000 % 1000 == 0) /* large pools only sometimes */
         coord_core_check(core);
 #endif
     return COP_OK;
@@ -246,7 +249,8 @@ static uint32_t recent_workers(const coord_core *core, const core_job *job, uint
             w->served_job == job->info.job && now_ns < w->served_ns + COORD_RECENT_NS;
         count += w->lease_job == job->info.job || recent;
     }
-    const uint32_t limit = job->info.workers_max; /* others may have had their turn before */
+    /* With limits.workers, more workers may have had leases within this time, but not at once. */
+    const uint32_t limit = job->info.workers_max;
     return limit && count > limit ? limit : count;
 }
 

@@ -1,5 +1,5 @@
 /* The pool: workers, heartbeats, drain, and the list of workers that wait for work. Every held PULL
- * belongs to a connected worker: one that leaves is taken off the list. */
+ * belongs to a connected worker, because a worker that leaves is taken off the list. */
 #include <stdio.h>
 #include <string.h>
 
@@ -75,7 +75,7 @@ cop_err registry_join(coord_core *core, const coord_event *e, uint64_t now) {
     return COP_OK;
 }
 
-/* The worker's lease is lost. True: its block is pending again. */
+/* Ends the worker's lease without a result. True: its block is pending again. */
 static bool lose_lease(coord_core *core, core_worker *w) {
     core_job *job = w->lease ? jobs_find(core, w->lease_job) : NULL;
     bool returned =
@@ -84,7 +84,8 @@ static bool lose_lease(coord_core *core, core_worker *w) {
     return returned;
 }
 
-/* The worker loses all leases in all jobs, whatever its own record contains. */
+/* Ends all leases of the worker in all jobs, even if w->lease does not name them. True: a block is
+ * pending again. */
 static bool lose_all_leases(coord_core *core, core_worker *w) {
     bool returned = false;
     for (uint32_t i = 0; i < core->resident_count; i++)
@@ -194,7 +195,7 @@ void registry_on_pull(coord_core *core, const coord_event *e, uint64_t now) {
         a->nothing.unknown = true;
         return;
     }
-    registry_stop_waiting(core, w); /* nobody listens to an older request */
+    registry_stop_waiting(core, w); /* the worker no longer waits for an answer to an older PULL */
     w->heard_ns = now;
     w->request = e->pull.request;
     w->held_since_ns = now;
@@ -202,7 +203,7 @@ void registry_on_pull(coord_core *core, const coord_event *e, uint64_t now) {
     w->have_version = e->pull.have_version;
     start_waiting(core, w);
     if (w->draining) core->drained_wait = true;
-    /* A worker that asks is not computing: if it still has a lease, the lease was lost on its way.
-     */
+    /* A worker that asks for work is not computing. If it still has a lease here, the lease or its
+     * result was lost on the way. */
     lose_lease(core, w);
 }

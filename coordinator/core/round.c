@@ -226,7 +226,8 @@ static void make_pending(coord_round *r, round_block *b) {
     if (index < r->first_pending) r->first_pending = index;
 }
 
-/* After a lease of the block ended: it is pending again if nobody holds it. */
+/* Call after a lease of the block has ended. True: nobody holds the block, so it is pending again.
+ */
 static bool settle(coord_round *r, round_block *b) {
     uint64_t after = round_next_copy_ns(b);
     if (after == 0) { /* no holder */
@@ -401,7 +402,7 @@ uint64_t round_void_votes(coord_round *r, int block, uint64_t identity) {
         b->vote[v] = b->vote[--b->votes];
         r->lacking_second_vote += round_wants_auditor(b);
         uint64_t after =
-            round_next_copy_ns(b); /* it lacks one more vote: it may be overdue sooner */
+            round_next_copy_ns(b); /* it needs one more vote now, so this may be earlier */
         if (b->state == ROUND_LEASED && after < r->overdue_ns) r->overdue_ns = after;
         return slot; /* an identity has one vote */
     }

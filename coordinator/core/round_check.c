@@ -3,7 +3,8 @@
 
 #include "common/base/injected_bugs.h"
 
-/* Loss of node [a, b) of the tree; false if all its shards are absent. *at: the next block. */
+/* Sets *sum to the loss of node [a, b) of the tree. False: all its shards are absent. *at is
+ * the index of its first block, and is moved behind its last one. */
 static bool node_loss(const coord_round *r, uint32_t a, uint32_t b, uint32_t *at, double *sum) {
     const round_block *block = &r->blocks[*at];
     COP_ASSERT(*at < r->count && block->first == a);

@@ -40,8 +40,8 @@ bool round_has_work(const coord_round *r, uint64_t now_ns) {
            (r->done < r->count && now_ns >= r->overdue_ns);
 }
 
-/* May the worker have this pending block? Never to check itself, and not soon after a bad result.
- */
+/* May the worker have this block? It must be pending. A worker must not check its own identity, and
+ * does not get a block again soon after it sent a bad result for it. */
 static bool may_have(const round_block *b, const round_asker *asker, uint64_t now_ns) {
     if (b->state != ROUND_PENDING || takes_part(b, asker)) return false;
     return asker->only_worker || b->last_worker != asker->worker || now_ns >= b->shun_until_ns;
@@ -97,16 +97,17 @@ int round_pick(coord_round *r, const round_asker *asker, uint64_t now_ns) {
     return pending >= 0 ? pending : pick_overdue(r, asker, now_ns);
 }
 
-/* How long a lease will probably still take; 0: unknown. A lease that is late by x is expected to
- * take x more. */
+/* How much longer a lease will probably take, in ns; 0: unknown. A lease that has already taken x
+ * longer than expected is expected to take another x. */
 static uint64_t remaining_ns(const round_holder *h, uint64_t now_ns) {
     uint64_t spent = now_ns - h->begun_ns;
     if (!h->expected_ns) return 0;
     return spent < h->expected_ns ? h->expected_ns - spent : spent - h->expected_ns;
 }
 
-/* When the block will probably have all results that it needs: *last with its holders alone,
- * *but_last with one more worker that needs no time. False: it cannot be copied, or is already. */
+/* In how many ns the block will probably have all results that it needs. *last is for its present
+ * holders alone. *but_last is for one more holder whose result comes at once. False: the block
+ * cannot be leased once more, or was already. */
 static bool ends_in(const round_block *b, uint64_t now_ns, uint64_t *last, uint64_t *but_last) {
     uint32_t holders = 0;
     *last = *but_last = 0;
@@ -127,8 +128,10 @@ static bool ends_in(const round_block *b, uint64_t now_ns, uint64_t *last, uint6
     return holders < ROUND_HOLDERS && b->votes + holders == b->needs;
 }
 
-#define COPY_PERCENT 125     /* a copy must be quicker by a quarter of its own time ... */
-#define COPY_GAIN_NS 2000000 /* ... and by this, because it costs a message */
+/* The holders must need at least COPY_PERCENT of the copy's own time, and COPY_GAIN_NS more for the
+ * messages of the copy. */
+#define COPY_PERCENT 125
+#define COPY_GAIN_NS 2000000
 
 int round_pick_slow(const coord_round *r, const round_asker *asker, uint32_t threads,
                     double round_ns, uint64_t now_ns) {

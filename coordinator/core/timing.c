@@ -1,11 +1,13 @@
 /* How long leases take: which computing time is believed, what is usual in the pool, and lease
  * deadlines. Part of the core (core_state.h).
  *
- * Two rules. A worker's claim is never believed beyond what the coordinator measured. And a
- * worker's limit never depends on that worker alone: otherwise one that answers just before its
- * deadline would double it each time. So a deadline is at most DEADLINE_FACTOR times what the pool
- * needs for the same work, by the lower median of its identities, which stays near an honest time
- * while at least half of the identities are honest. */
+ * There are two rules. First, a worker cannot claim a longer computing time than the coordinator
+ * measured from the lease to the result. Second, a worker's deadline never depends on the times of
+ * this worker alone: else a worker that always answers just before its deadline could double it
+ * each time. So the time until a deadline is at most DEADLINE_FACTOR times what the pool needs for
+ * the same work (but at least a twentieth of lease_floor_ns). What the pool needs is the lower
+ * median of the times of its identities. It is near an honest time while at least half of the
+ * identities are honest. */
 #include <stdlib.h>
 
 #include "common/base/whole.h"
@@ -14,11 +16,11 @@
 
 /* a lease may take this many times the usual time */
 #define DEADLINE_FACTOR 8
-/* divides lease_floor_ns for a worker whose times are known */
+/* for a worker whose times are known, the least time to a deadline is lease_floor_ns / this */
 #define FLOOR_KNOWN 20
-/* workers that are sampled for the pool's time */
+/* largest number of workers whose times make the pool's time */
 #define SAMPLES_MAX 256
-/* how long the pool's time is valid */
+/* how long the pool's time is valid, in ns */
 #define MEASURE_PAUSE_NS 100000000
 /* at least one part in this many of the time from lease to result counts as computing */
 #define COMPUTING_SHARE 4
@@ -43,7 +45,8 @@ static int by_time(const void *a, const void *b) {
     return x->ns < y->ns ? -1 : x->ns > y->ns;
 }
 
-/* The lower median of the identities' times for one round; 0: fewer than two identities. */
+/* The lower median of the identities' times for one round, in ns; 0: times of fewer than two
+ * identities were measured. */
 static double measure_pool(const coord_core *core, const core_job *job) {
     pool_time times[SAMPLES_MAX];
     uint32_t count = 0, identities = 0;
@@ -95,7 +98,7 @@ uint64_t timing_deadline_ns(const coord_core *core, core_job *job, const core_wo
     const double pool = DEADLINE_FACTOR * rounds * pool_round_ns(core, job, now);
     double least = floor, patience;
     if (lease_times_known(s)) {
-        /* Without others to compare it with, do not wait long for a newcomer. */
+        /* If there is no other identity to compare the worker with, the limit is lease_floor_ns. */
         const double cap = COP_INJECT_BUG(OWN_DEADLINE, pool > 0 ? pool : floor, 1e18);
         patience = lease_times_patience_ns(s, rounds);
         if (patience > cap) patience = cap;
@@ -130,8 +133,9 @@ static void note_time(core_job *job, core_worker *w, const round_block *b, const
     if (!job->round.evaluate) job->times_changed = job->times_changed || moved;
 }
 
-/* Other holders that are overdue need at least this long. Their own results come when nobody waits
- * for them any more and would never show it: each step would wait for such a worker again. */
+/* Notes for the block's other holders that are overdue that they need at least the time since their
+ * leases. Their own results will come too late to be measured. Without this note, their times would
+ * stay as short as before, and each step would wait for such a worker again. */
 static void learn_overdue(coord_core *core, core_job *job, const round_block *b, int but,
                           uint64_t now) {
     for (int h = 0; h < ROUND_HOLDERS; h++) {

@@ -1,16 +1,18 @@
 /* Workers that cannot compute a job, for example because they lack memory or a library. Part of the
  * core (core_state.h).
  *
- * Such a report tells something about the worker, not about the job: the worker gets no more leases
- * of the job until it joins again. The job fails only if every worker that could compute the block
- * has failed it, and the coordinator too, unless it cannot compute the job at all:
+ * A report is taken as a fault of the worker, not of the job: the worker gets no more leases of the
+ * job until it joins again, or may try again by one of the rules below. The job fails only if the
+ * coordinator cannot compute the block and every suitable worker has failed at it:
  *
- * - While other workers are there, they compute the block.
- * - When none is left, the coordinator computes it. If it can, all workers get another try at the
- * next blocks. If it cannot compute the job, workers that have not failed this block get another
- * try, and all of them until FAILURES_MAX reports of it have come: memory may be free again.
- * - When blocks wait and no lease of the job was given for a while (the good workers have left, or
- * hang), all workers get another try as well. */
+ * - While other workers are eligible, they compute the block.
+ * - When none is left, the coordinator computes it. If it succeeds, all workers may try the next
+ *   blocks.
+ * - If the coordinator cannot compute the job, all workers may try again, because memory may be
+ *   free again. The job fails when at least FAILURES_MAX reports of the block have come, and the
+ *   newest report of every worker is about this block.
+ * - If blocks wait and no lease of the job was given for lease_floor_ns (the good workers have left
+ *   or hang), all workers may try again, too. */
 #include <string.h>
 
 #include "common/base/injected_bugs.h"
@@ -37,8 +39,9 @@ uint64_t unable_newest(const coord_core *core, const core_worker *w) {
     return 0;
 }
 
-/* Remembers a report, the newest first; the oldest is forgotten. True: it is the worker's first for
- * this job. Without memory nothing is remembered, and the worker may be asked again. */
+/* Remembers a report, the newest first; the oldest is forgotten if there are too many. True: it is
+ * the worker's first report on this job. Without memory nothing is remembered, and the worker may
+ * get leases of the job again. */
 static bool note(core_worker *w, const core_job *job, const round_block *b) {
     int at = find(w, job->info.job);
     bool first = at < 0;
@@ -65,7 +68,7 @@ static void forget(coord_core *core, core_job *job) {
     }
 }
 
-/* Has every worker that could compute the block failed it? */
+/* Is the newest report of every suitable worker about this block, and without another try since? */
 static bool all_failed(const coord_core *core, const core_job *job, const round_block *b) {
     for (uint32_t i = 0; i < core->worker_count; i++) {
         const core_worker *w = core->workers[i];
@@ -77,7 +80,8 @@ static bool all_failed(const coord_core *core, const core_job *job, const round_
     return true;
 }
 
-/* Finds somebody else for the block, or fails the job. */
+/* Finds another worker or the coordinator for the block, or lets all workers try again, or fails
+ * the job. */
 static void settle(coord_core *core, core_job *job, int index, const char *why, uint64_t now) {
     const round_block *b = &job->round.blocks[index];
     if (COP_INJECT_BUG(BLAME_JOB, false, b->failures >= FAILURES_MAX)) {

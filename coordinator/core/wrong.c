@@ -1,15 +1,18 @@
-/* What follows from wrong results: strikes, quarantine, returns to a checkpoint. The other half of
- * audit.c, which finds them and explains the rules. */
+/* What follows from wrong results: strikes, quarantine, returns to a checkpoint. audit.c finds the
+ * wrong results and explains the rules. */
 #include <stdio.h>
 #include <string.h>
 
 #include "common/base/injected_bugs.h"
 #include "coordinator/core/core_state.h"
 
+/* confirmed audits of an identity after which `since` of its core_contributor moves to `mark` */
 #define AUDITS_TRUSTED 50
 
 /* ---- what a worker has done for a job ---- */
 
+/* The job's entry for the identity. If it has none, `add` makes one. NULL: there is none, or no
+ * room for one. */
 static core_contributor *contributor(core_job *job, uint64_t identity, bool add) {
     if (!job->contributors) return NULL;
     for (uint32_t i = 0; i < CONTRIBUTORS_MAX; i++) {
@@ -77,8 +80,8 @@ const core_quarantine *audit_quarantine_of(const coord_core *core, uint64_t iden
     return NULL;
 }
 
-/* Drops the identity's unconfirmed results of the current round. Those of an ensemble that were
- * passed on stay. */
+/* Drops the identity's unconfirmed results of the job's current round, except results of an
+ * ensemble that were passed to the host already. */
 static void void_results(coord_core *core, core_job *job, uint64_t identity) {
     if (!steps_has_leases(job)) return;
     for (uint32_t i = job->round.handed; i < job->round.count; i++)
@@ -117,7 +120,7 @@ bool audit_suspect_weights(coord_core *core, core_job *job, const round_block *b
     const bool partly_audited = job->info.audit > 0 && job->info.audit < 1;
     if (!partly_audited || jobs_is_evaluation(job) || job->step == 0) return false;
     if (step <= job->audit_until)
-        return false; /* audited up to here already, with the same outcome */
+        return false; /* all steps up to here were audited, and the value is still not finite */
     char block[96];
     job->audit_until = step;
     core_report(
@@ -125,12 +128,11 @@ bool audit_suspect_weights(coord_core *core, core_job *job, const round_block *b
         "%s: a value is not finite; the steps since a checkpoint are repeated with all blocks "
         "audited, because a wrong result may be the cause",
         audit_name_block(job, b, block));
-    /* The current weights are in doubt, and with them a checkpoint of this step. */
+    /* The current weights may be wrong, and so may a checkpoint of them: return to an older one. */
     jobs_roll_back(core, job, job->step - 1);
     return true;
 }
 
-/* A block as people know it. */
 const char *audit_name_block(const core_job *job, const round_block *b, char out[96]) {
     const coord_round *r = &job->round;
     const uint32_t samples = r->members ? round_slice_first(r, b) : b->first;
@@ -144,7 +146,7 @@ const char *audit_name_block(const core_job *job, const round_block *b, char out
     return out;
 }
 
-/* Describes a vote as evidence. */
+/* Writes what the vote claims into `out`, as evidence in a log line. */
 static void describe(const round_vote *v, char out[96]) {
     if (v->digest)
         snprintf(out, 96, "digest %016llx, loss %.9g, %llu correct", (unsigned long long)v->digest,
@@ -162,7 +164,8 @@ uint32_t audit_strikes_of(const coord_core *core, uint64_t identity) {
     return sum;
 }
 
-/* The entry for an identity's strikes in a job: its own, else a free one, else the oldest. */
+/* The entry for an identity's strikes in a job. If it has none, a free entry or the oldest one is
+ * taken for it. */
 static core_strikes *strikes_in_job(coord_core *core, uint64_t identity, uint64_t job) {
     core_strikes *place = NULL;
     for (uint32_t i = 0; i < JOB_STRIKES_MAX; i++) {
@@ -175,8 +178,8 @@ static core_strikes *strikes_in_job(coord_core *core, uint64_t identity, uint64_
     return place;
 }
 
-/* Adds a strike; a worker that leaves and joins again keeps its strikes. True: it is enough for
- * quarantine. */
+/* Adds a strike to the worker and to its identity, which keeps it when the worker leaves and joins
+ * again. True: the worker has enough strikes for quarantine. */
 static bool add_strike(coord_core *core, uint64_t job, core_worker *w) {
     const uint32_t limit = core->config.strikes_max;
     w->strikes++;
