@@ -9,21 +9,22 @@
 #include "coordinator/core/core_state.h"
 #include "coordinator/core/partition.h"
 
-/* steps between two plans if workers' times change */
+/* least number of steps between two plans if only workers' times have changed */
 #define PLAN_STEPS 8
-/* waiting workers that are considered for a copy */
+/* number of waiting workers that are considered for a copy of a slow block */
 #define COPIERS_MAX 16
-/* workers that are examined for a quicker one that will soon be free */
+/* Before a slow worker gets a block, this number of workers is examined for rivals: quicker workers
+ * that are or will soon be free */
 #define RIVALS_MAX 64
-/* how much quicker that one must be */
+/* a rival must be quicker by this factor */
 #define RIVAL_QUICKER 1.25
-/* a worker that has been idle for longer was skipped for another reason: not a rival */
+/* a worker that has been idle for longer, in ns, is no rival: it got nothing for another reason */
 #define RIVAL_IDLE_NS 50000000
-/* a block may take this many times the planned length of the step, because times vary */
+/* a block suits a worker that needs up to this many times the planned length of the step for it */
 #define SPAN_SLACK 1.1
 /* workers that one event may examine without finding work for them */
 #define IN_VAIN_MAX 64
-/* shortest time between two searches for blocks to copy */
+/* shortest time between two searches for blocks to copy, in ns */
 #define COPY_PAUSE_NS 1000000
 
 /* ---- the queue of jobs ---- */
@@ -80,7 +81,7 @@ static core_job *queue_head(const coord_core *core) {
     return core->queue_count ? core->queue[0] : NULL;
 }
 
-/* Evaluations have places of their own. */
+/* Are all places for trainings taken? Evaluations have places of their own. */
 static bool trainings_full(const coord_core *core) {
     return core->resident_count - core->evaluation_count >= core->config.jobs_running_max;
 }
@@ -88,9 +89,9 @@ static bool trainings_full(const coord_core *core) {
 void scheduler_load_jobs(coord_core *core) {
     while (!core->stopping && !trainings_full(core)) {
         core_job *job = queue_head(core);
-        if (!job || jobs_make_resident(core, job)) return; /* no memory: tried again later */
+        if (!job || jobs_make_resident(core, job)) return; /* no memory: the next event retries */
         core_add_action(core, COORD_ACTION_LOAD, job->info.job)->step =
-            job->rollback_to - 1; /* 0: any */
+            job->rollback_to - 1; /* UINT64_MAX (any step) if rollback_to is 0 */
     }
 }
 
@@ -103,7 +104,7 @@ bool scheduler_should_yield(coord_core *core, const core_job *job) {
         if (jobs_is_evaluation(other)) continue;
         if (other->phase == PHASE_SAVING || other->phase == PHASE_DIVERGED) return false;
         if (other != job && queued_before(job, other))
-            return false; /* a job of lower priority yields */
+            return false; /* `other` comes after this job in the queue's order: it yields first */
     }
     return true;
 }
@@ -160,15 +161,17 @@ void scheduler_report_pinned(coord_core *core, const core_job *job) {
                 count > 1 ? " (and others like it)" : "", (unsigned long long)job->info.job);
 }
 
-/* A block's samples must fit into one lease. */
+/* The largest number of shards whose samples fit into one lease; at least 1. */
 static uint32_t largest_block(const coord_job_info *info) {
     uint32_t samples = (info->batch + info->shards - 1) / info->shards;
     uint32_t largest = COP_LEASE_SAMPLES_MAX / samples;
     return largest ? largest : 1;
 }
 
-/* Fills `pool` with the times of a round, in hundredths of the quickest worker's. Workers that are
- * nearly as quick, or whose times are unknown, count as equal. */
+/* Fills `pool` with the job's workers and their times for a round, in hundredths of the quickest
+ * worker's time. Workers that need at most a quarter longer, or whose times are unknown, count as
+ * equally quick. Returns the number of workers. *quickest_ns is the quickest worker's time for a
+ * round; 0: no times are known. */
 static uint32_t pool_of(const coord_core *core, const core_job *job, partition_worker *pool,
                         float *quickest_ns) {
     float rounds[COP_SHARDS_MAX], quickest = 0;
@@ -255,12 +258,11 @@ static void report_again(coord_core *core, const core_job *job, const round_bloc
                 audit_name_block(job, b, name), w->name);
 }
 
-/* What a worker is given. copy: its holder is only probably slower, which needs no line in the log.
- */
+/* What a worker is given. */
 typedef struct choice {
     core_job *job;
-    int block;
-    bool copy;
+    int block; /* its index */
+    bool copy; /* a copy for an idle worker, although no lease is overdue; it is not logged */
 } choice;
 
 static void give(coord_core *core, core_worker *w, choice chosen, uint64_t now) {
@@ -270,8 +272,8 @@ static void give(coord_core *core, core_worker *w, choice chosen, uint64_t now) 
     round_block *b = &job->round.blocks[index];
     bool held = b->state == ROUND_LEASED && !round_wants_auditor(b);
     pin_to_openblas_of(core, job, w);
-    /* Charged now and corrected by the result. Otherwise one job would get all leases of a moment.
-     */
+    /* The usual time is charged to the job now, and corrected when the result comes. If it were
+     * charged only then, one job could get all workers that are waiting now. */
     round_holder holder = {.worker = w->worker,
                            .identity = w->identity,
                            .lease = ++core->next_lease,
@@ -298,9 +300,9 @@ static void give(coord_core *core, core_worker *w, choice chosen, uint64_t now) 
 
 /* ---- choice ---- */
 
-/* The job's share, as it counts for this worker. A worker that already has the job's weights or
- * description gets a bonus of one step's compute time: a constant, which does not move the shares
- * in the long run. */
+/* The compute time that the job received, as it counts in a choice for this worker. For a worker
+ * that already has the job's description, it counts as less by one step's compute time. This is
+ * constant, so it does not change the shares in the long run. */
 static double weighed_share(const core_job *job, const core_worker *w) {
     double step = jobs_is_evaluation(job) ? job->slice_ns : job->shard_ns * job->info.shards;
     return (double)job->share - (w->have_job == job->info.job ? step : 0);
@@ -322,14 +324,14 @@ static bool has_work(const core_job *job, uint64_t now) {
     return steps_has_leases(job) && round_has_work(&job->round, now);
 }
 
-/* Since when the block can be given. */
+/* Since when the block could be given to a worker. */
 static uint64_t available_since(const core_job *job, const round_block *b) {
     if (b->state == ROUND_LEASED) return round_leased_since(b);
     return b->votes ? b->voted_ns : job->step_began_ns;
 }
 
-/* When a worker should be free for a block that is available since then; 0: unknown. A lease that
- * is late by x is expected to take x more. */
+/* When a worker should be free for a block that has been available since `since`; 0: unknown. A
+ * lease that has already taken x longer than expected is expected to take another x. */
 static uint64_t free_at(const core_worker *w, uint64_t since, uint64_t now) {
     if (!w->lease) {
         uint64_t idle = w->held_since_ns > since ? w->held_since_ns : since;
@@ -339,9 +341,9 @@ static uint64_t free_at(const core_worker *w, uint64_t since, uint64_t now) {
     return now + (now - w->lease_end_ns);
 }
 
-/* Would quicker workers finish all available blocks before this slow worker had finished one? Then
- * it should stay idle, because a step waits for its last block. The same applies to the second
- * result of an audited block; workers that take part in the block are no help there. */
+/* Would quicker workers finish all available blocks before this worker could finish block `b`? Then
+ * this worker should stay idle, because a step waits for its last block. The same applies to the
+ * second result of an audited block, for which workers that take part in the block do not count. */
 static bool others_are_quicker(const coord_core *core, const core_job *job, const core_worker *w,
                                const round_block *b, uint64_t now) {
     double mine = timing_expected_ns(job, w, b);
@@ -364,7 +366,8 @@ static bool others_are_quicker(const coord_core *core, const core_job *job, cons
     return false;
 }
 
-/* The largest block that the worker can finish in the planned time of a step. */
+/* The largest number of shards that the worker can finish in the planned length of a step, with
+ * SPAN_SLACK; UINT32_MAX: no limit is known. */
 static uint32_t largest_for(const core_job *job, const core_worker *w) {
     const coord_lease_times *s = lease_times_find(w->lease_times, core_lease_times_key(job));
     if (job->round.evaluate || !lease_times_known(s) || job->plan_span_ns <= 0) return UINT32_MAX;
@@ -373,7 +376,8 @@ static uint32_t largest_for(const core_job *job, const core_worker *w) {
     return rounds < 1 ? 1 : (uint32_t)rounds * w->threads;
 }
 
-/* The best job for a waiting worker, and in *block its block; NULL: none. */
+/* The job that a waiting worker should work for; NULL: none. *block is set to the index of the
+ * block that it should get. */
 static core_job *choose(coord_core *core, core_worker *w, uint64_t now, int *block) {
     core_job *best = NULL;
     for (uint32_t i = 0; i < core->resident_count; i++) {
@@ -394,7 +398,8 @@ static core_job *choose(coord_core *core, core_worker *w, uint64_t now, int *blo
 
 /* ---- copies for idle workers ---- */
 
-/* Gives a copy of one of the job's blocks to the waiting worker that gains most. False: to none. */
+/* Gives a copy of one of the job's blocks to the quickest of the waiting workers that would finish
+ * a block clearly sooner than its holders. False: there is no such worker. */
 static bool give_copy(coord_core *core, core_job *job, uint64_t now) {
     core_worker *best = NULL;
     int block = -1, asked = 0;
@@ -415,12 +420,14 @@ static bool give_copy(coord_core *core, core_job *job, uint64_t now) {
     return best != NULL;
 }
 
-/* Lets idle workers copy slow blocks. Searches each job only every few milliseconds. */
+/* Gives copies of slow blocks to idle workers. Each job is searched at most once in COPY_PAUSE_NS,
+ * and at most once in an eighth of a shard's usual time. */
 static void give_copies(coord_core *core, uint64_t now) {
     for (uint32_t i = 0; core->wait_head && i < core->resident_count; i++) {
         core_job *job = core->resident[i];
         if (!steps_has_leases(job) || now < job->round.slow_ns) continue;
-        /* The idle workers may be the very ones that must not check themselves. */
+        /* Pending blocks come first. But those of an audited round may be blocks that the idle
+         * workers must not get, because nobody may check itself. */
         if (job->round.pending && !job->round.audited) continue;
         while (core->wait_head && may_have_more(job, now) && give_copy(core, job, now)) continue;
         uint64_t pause = cop_whole(job->shard_ns / 8);
@@ -442,9 +449,9 @@ static bool any_work(const coord_core *core, uint64_t now) {
     return false;
 }
 
-/* Serves waiting workers, the longest waiting first. Examining a worker without finding work (which
- * suits others better) costs time; after IN_VAIN_MAX of them, the next event continues from there.
- */
+/* Gives leases to waiting workers, the longest waiting first. There may be work that this worker
+ * should not get, and finding that out takes time. So this stops after IN_VAIN_MAX workers that got
+ * nothing, and the next event continues behind them. */
 static void give_to_waiting(coord_core *core, uint64_t now) {
     core_worker *w = core->serve_next ? core->serve_next : core->wait_head;
     uint32_t in_vain = 0;
@@ -463,8 +470,9 @@ static void give_to_waiting(coord_core *core, uint64_t now) {
     }
 }
 
-/* Answers workers that have waited too long, which are at the front, and draining ones, which may
- * be anywhere. The rest waits for the next event. */
+/* Answers up to CORE_ANSWERS_MAX workers with NOTHING: those that have waited too long, which are
+ * at the front of the list, and those that are draining, which may be anywhere in it. Further ones
+ * are answered at the next event. */
 static void answer_waiting(coord_core *core, uint64_t now) {
     uint32_t answered = 0;
     bool left = false;

@@ -1,6 +1,6 @@
-/* The steps of one job: leases are given, results taken or refused, the update requested; then
- * comes what the end of a step or epoch requires, and the next step. The sums of an epoch are exact
- * across a restart, because checkpoints store them. */
+/* The steps of one job: a round begins, results are taken or refused, and the update is requested.
+ * Then follow the metrics, evaluations and checkpoints that are due, and the next step. The sums of
+ * an epoch are exact across a restart, because checkpoints store them. */
 #include <math.h>
 #include <stdio.h>
 
@@ -8,8 +8,8 @@
 #include "coordinator/core/core_state.h"
 
 #define NEWEST   0.1 /* weight of the newest measurement */
-#define TURNS    4   /* leases of an ensemble that each worker should get, at least */
-#define ADVANCES 8   /* leases after which an ensemble's figures should have grown, at least */
+#define TURNS    4   /* least number of leases of an ensemble for each worker thread */
+#define ADVANCES 8   /* least number of leases into which the members on one slice are divided */
 
 bool steps_has_leases(const core_job *job) {
     return job->phase == PHASE_TRAINING || job->phase == PHASE_EVALUATING;
@@ -48,8 +48,8 @@ static void begin_evaluation(core_job *job) {
     job->evaluate_asked = false;
 }
 
-/* Members in a lease: as many as fit, but few enough that every worker gets several leases and that
- * viewers see the ensemble grow. Any number gives the same bits. */
+/* The largest number of members in a lease: as many as fit, but few enough that every worker gets
+ * several leases, and that clients see the ensemble grow. Any number gives the same bits. */
 static uint32_t members_of_lease(const coord_core *core, const core_job *job) {
     const coord_job_info *info = &job->info;
     uint64_t slices = (info->evaluate_samples + COP_EVAL_SLICE - 1) / COP_EVAL_SLICE, threads = 0;
@@ -72,7 +72,8 @@ void steps_begin_evaluation(coord_core *core, core_job *job) {
     job->phase = PHASE_EVALUATING;
 }
 
-/* True every checkpoint_every steps, and when the weights are the best so far. */
+/* Is a checkpoint of the current weights due? It is every checkpoint_every steps, and if they are
+ * the best so far. Never if checkpoint_every is 0. */
 static bool checkpoint_due(const core_job *job) {
     uint64_t every = job->info.checkpoint_every;
     if (!every || job->step == 0) return false;
@@ -87,8 +88,9 @@ void steps_continue(coord_core *core, core_job *job, uint64_t now) {
     } else if (core->stopping || scheduler_should_yield(core, job)) {
         jobs_save_and_leave(core, job, COORD_QUEUED);
     } else if (job->saving && checkpoint_due(job)) {
-        /* Never skip one: a crash then costs the steps between two checkpoints, and at most as many
-         * again that were trained while the second was being written. */
+        /* A checkpoint that is due is never skipped: training waits until the previous one is
+         * written. So a crash costs at most the steps between two checkpoints, and as many again
+         * that were trained while the second was being written. */
         job->phase = PHASE_HOLDING;
     } else {
         if (checkpoint_due(job)) jobs_save(core, job, false);
@@ -158,7 +160,7 @@ static void step_metrics(coord_core *core, core_job *job) {
     }
 }
 
-/* Nobody is computing a part of the step or evaluation, and no connected worker may. */
+/* True: nobody is computing a block of the step or evaluation, and no connected worker may. */
 static bool lacks_workers(const coord_core *core, core_job *job) {
     if (job->phase != PHASE_TRAINING && job->phase != PHASE_EVALUATING) return false;
     if (scheduler_eligible_workers(core, job) && !audit_lacks_second_worker(core, job))
@@ -184,7 +186,7 @@ static void step_done(coord_core *core, core_job *job, uint64_t now) {
     job->phase = PHASE_HOLDING;
     job->step = job->round.step;
     job->seconds += seconds;
-    /* Speed over the last steps: earlier ones fade. */
+    /* For the speed over the last steps: older steps count less and less. */
     job->timed_seconds = job->timed_seconds * (1 - NEWEST) + seconds;
     job->timed_samples = (uint64_t)((double)job->timed_samples * (1 - NEWEST)) + job->round.batch;
     step_metrics(core, job);
@@ -218,7 +220,7 @@ static void evaluation_done(coord_core *core, core_job *job, uint64_t now) {
         steps_continue(core, job, now);
 }
 
-/* Passes results of an ensemble on in the order of blocks. */
+/* Passes all results of an ensemble that are next in the order of blocks to the host. */
 static void hand_over(coord_core *core, core_job *job) {
     for (int i; (i = round_take_ready(&job->round)) >= 0;) {
         round_block *b = &job->round.blocks[i];
@@ -291,14 +293,14 @@ static void report_bad(coord_core *core, const core_job *job, const round_block 
                 audit_name_block(job, b, name), what);
 }
 
-/* Is it a result of this round? */
+/* Are the kind and the step of the result those of this round? */
 static bool is_of_round(const coord_round *round, const coord_result_info *r) {
     if (r->evaluate != round->evaluate || r->ensemble != (round->members > 0)) return false;
     if (r->ensemble) return r->step >= 1 && r->step <= round->total;
     return COP_INJECT_BUG(STALE_RESULT, r->step == round->step, true);
 }
 
-/* Where the block of such a result starts. */
+/* The `first` of the result's block: see round_block. */
 static uint32_t block_of(const coord_result_info *r) {
     return r->ensemble ? (uint32_t)(r->step - 1) : r->first;
 }
@@ -308,8 +310,9 @@ int steps_find(const core_job *job, const coord_result_info *r, int *holder) {
     return round_find(&job->round, block_of(r), r->lease, holder);
 }
 
-/* The block that the result is for, and in *holder which of its leases; -1: it is late, a
- * duplicate, stale or from another worker. */
+/* The index of the block that the result is for; -1: the result is late, sent twice, stale or from
+ * another worker, or does not match its lease. *holder is set to the index of the lease's holder.
+ */
 static int match(const core_job *job, const coord_event *e, int *holder) {
     const coord_result_info *r = &e->result;
     int index = steps_find(job, r, holder);
@@ -323,7 +326,7 @@ static int match(const core_job *job, const coord_event *e, int *holder) {
     return fits && COP_INJECT_BUG(STALE_RESULT, its, true) ? index : -1;
 }
 
-/* Counts a result that cannot be used by its reason. */
+/* Counts a result that cannot be used as late, sent twice or stale. */
 static void count_unused(core_job *job, const coord_result_info *r) {
     const round_block *b = NULL;
     const bool ours = steps_has_leases(job) && is_of_round(&job->round, r);
@@ -338,7 +341,8 @@ static void count_unused(core_job *job, const coord_result_info *r) {
         job->counts.late++;
 }
 
-/* What no honest worker sends; NULL: the result is well formed. */
+/* Says what is wrong with the form of a result: no honest worker sends such a result. NULL: the
+ * result is well formed, or reports that the worker could not compute the block. */
 static const char *wrong_form(const coord_round *round, const coord_event *e,
                               const round_block *b) {
     const coord_result_info *r = &e->result;
@@ -351,7 +355,7 @@ static const char *wrong_form(const coord_round *round, const coord_event *e,
     return NULL;
 }
 
-/* Refuses a result: the block is computed again. */
+/* Refuses a result that is malformed (`form` says why) or failed: the block is computed again. */
 static void refuse(coord_core *core, const core_arrival *arrival, const char *form) {
     core_job *job = arrival->job;
     const coord_event *e = arrival->event;
@@ -375,8 +379,8 @@ static void refuse(coord_core *core, const core_arrival *arrival, const char *fo
     }
 }
 
-/* A result that fits no current lease. The worker's own lease continues until it asks again or
- * leaves, because this result tells nothing about it. */
+/* Takes a result that matches no current lease. The lease that the worker holds goes on until the
+ * worker asks for work or leaves, because this result is not about it. */
 static void unused_result(coord_core *core, core_job *job, core_worker *w, const coord_event *e,
                           uint64_t now) {
     const coord_result_info *r = &e->result;
@@ -404,7 +408,7 @@ void steps_on_result(coord_core *core, const coord_event *e, uint64_t now) {
         return;
     }
     if (w) w->served_ns = now;
-    if (w) w->lease = w->lease_job = 0; /* it stops being a holder below, whatever the result */
+    if (w) w->lease = w->lease_job = 0; /* its lease ends below, whatever the result is */
     const core_arrival arrival = {job, w, index, holder, e, now};
     const char *form = wrong_form(&job->round, e, &job->round.blocks[index]);
     if (form || r->failed) {
@@ -429,7 +433,7 @@ void steps_block_done(coord_core *core, core_job *job, uint64_t now) {
         ask_for_update(core, job);
 }
 
-/* Asks for a second result of each unconfirmed block. False: all are confirmed. */
+/* Requires a second result for each unconfirmed block. False: all blocks are confirmed. */
 static bool recheck_step(core_job *job, const uint64_t *digests, uint64_t now) {
     bool any = false;
     uint32_t at = 0;
@@ -445,7 +449,8 @@ static bool recheck_step(core_job *job, const uint64_t *digests, uint64_t now) {
     return any;
 }
 
-/* Each gradient is finite, but their sum is not: any of them may be a lie. */
+/* Each gradient is finite, but their sum is not. Any unconfirmed gradient may be wrong, so these
+ * blocks are computed again. If all are confirmed, the job has diverged. */
 static void sum_not_finite(coord_core *core, core_job *job, int index, const coord_event *e,
                            uint64_t now) {
     round_block *b = &job->round.blocks[index];
@@ -488,9 +493,9 @@ void steps_on_updated(coord_core *core, core_job *job, const coord_event *e, uin
         sum_not_finite(core, job, (int)i, e, now);
         return;
     }
-    /* The gradient was not finite although the loss was: another worker computes the block that the
-     * host names, and if the gradient is not finite again, the coordinator. Then the job has
-     * diverged. */
+    /* A gradient is not finite although its loss was. Another worker computes the block again. If
+     * the gradient is still not finite, the coordinator computes it. If its gradient is not finite
+     * either, or if it cannot compute the job, the job has diverged. */
     job->phase = PHASE_TRAINING;
     uint64_t slot =
         round_reject(&job->round, (int)i, e->result.digest, now + core->config.lease_floor_ns);
