@@ -8,7 +8,7 @@
 #include "common/base/injected_bugs.h"
 #include "coordinator/core/core_state.h"
 
-/* after STOP, how long to wait for a step that nobody may finish */
+/* how long after STOP running steps may take before they are abandoned, in ns */
 #define STOP_PATIENCE_NS 10000000000u
 #define SAVE_AGAIN_NS    1000000000u
 
@@ -94,7 +94,8 @@ cop_err jobs_make_resident(coord_core *core, core_job *job) {
     return COP_OK;
 }
 
-/* Frees the job's place for another one. `loaded`: the host has something to release. */
+/* Frees the job's place among the resident jobs. `loaded`: the host holds the job's data and
+ * weights, so UNLOAD is appended. */
 static void leave_residents(coord_core *core, core_job *job, bool loaded) {
     uint32_t at = 0;
     while (at < core->resident_count && core->resident[at] != job) at++;
@@ -120,7 +121,7 @@ static void set_state(coord_core *core, core_job *job, coord_job_state state, co
 
 void jobs_end(coord_core *core, core_job *job, coord_job_state state, const char *text) {
     if (steps_has_leases(job) || job->phase == PHASE_DIVERGED) steps_drop_round(core, job);
-    /* During an update the host owns the gradients, and frees them with it. */
+    /* During an update the host owns the gradients, and releases them when the update is done. */
     scheduler_note_unqueued(core, job);
     set_state(core, job, state, text);
     if (job->phase == PHASE_LOADING) {
@@ -172,7 +173,8 @@ void jobs_save_and_leave(coord_core *core, core_job *job, coord_job_state after)
         jobs_save(core, job, after == COORD_COMPLETED);
 }
 
-/* A full disk at the very end must not cost the training: it may get space again. */
+/* The final weights could not be written. The disk may get space again, so this tries again for
+ * save_patience_ns before the job fails. */
 static void final_save_failed(coord_core *core, core_job *job, const char *text, uint64_t now) {
     if (!job->save_failed_ns) job->save_failed_ns = now;
     if (core->stopping) { /* the next run of the program tries again */
@@ -190,7 +192,7 @@ static void last_save_ended(coord_core *core, core_job *job, const coord_event *
                             uint64_t now) {
     char text[256] = "";
     bool completes = job->after_save == COORD_COMPLETED;
-    if (e->step != job->step || (completes && !final)) { /* that was an earlier one */
+    if (e->step != job->step || (completes && !final)) { /* it was not the last one yet */
         job->saved_step = e->step == job->step && e->ok ? e->step : UINT64_MAX;
         jobs_save_and_leave(core, job, job->after_save);
         return;
@@ -335,7 +337,8 @@ void jobs_roll_back(coord_core *core, core_job *job, uint64_t step) {
 
 /* ---- events ---- */
 
-/* Takes the checkpoint's step and sums. True: the job continues from there. */
+/* Takes the step and the sums of the checkpoint that was loaded. True: the job continues from
+ * there. False: it must return to an earlier checkpoint. */
 static bool take_loaded(coord_core *core, core_job *job, const coord_event *e) {
     job->step = job->saved_step =
         COP_INJECT_BUG(RESUME_WRONG, 0, e->loaded.step > 0) + e->loaded.step;

@@ -21,7 +21,8 @@ static uint32_t append_cut(uint32_t *sizes, uint32_t count, uint32_t size, uint3
     return append_cut(sizes, count, size - cop_tree_left(size), depth - 1);
 }
 
-/* Blocks of `size`, of which the last `tail` are cut `depth` times. */
+/* Fills `sizes` with blocks of `size`, of which the last `tail` are halved `depth` times. Returns
+ * the number of blocks. */
 static uint32_t cut(uint32_t shards, uint32_t size, uint32_t tail, uint32_t depth,
                     uint32_t *sizes) {
     uint32_t whole = (shards + size - 1) / size, count = 0;
@@ -52,7 +53,7 @@ static bool all_alike(const pool *p) {
     return true;
 }
 
-/* Equal workers take turns: the first to be free is also the first to finish. */
+/* For equal workers: the worker that is free first would also finish a block first. */
 static uint64_t makespan_equal(const pool *p, const uint32_t *sizes, uint32_t count) {
     uint64_t free_at[COP_SHARDS_MAX], worst = 0;
     memset(free_at, 0, p->count * sizeof *free_at);
@@ -141,8 +142,8 @@ uint32_t partition_plan(uint32_t shards, uint32_t largest, const partition_pool 
     if (span) *span = 0;
     if (p.count == 0) return cut(shards, top, 0, 0, sizes);
     choice best = {.cost = UINT64_MAX};
-    /* From small to large, so that sizes that are too large to be quicker need no trial. Far more
-     * blocks than workers only cost leases. */
+    /* Sizes are tried from small to large, until they are too large to be quicker. Sizes that give
+     * more than 8 blocks per worker are left out, because they only cost leases. */
     uint32_t size = 1;
     while (size < top && (shards + size - 1) / size > 8 * p.count) size *= 2;
     for (; size <= top; size *= 2) {
