@@ -12,9 +12,9 @@
 #include "coordinator/engine/models.h"
 #include "coordinator/store/datasets.h"
 
-#define LEASE_FLOP   5e10                  /* of a lease: about a second of an older core */
-#define LEASE_BYTES  ((uint64_t)4 << 20)   /* of a lease's outputs */
-#define WINDOW_BYTES ((uint64_t)256 << 20) /* of all outputs that are held */
+#define LEASE_FLOP   5e10                  /* work of a lease: about a second on an older core */
+#define LEASE_BYTES  ((uint64_t)4 << 20)   /* size of a lease's outputs */
+#define WINDOW_BYTES ((uint64_t)256 << 20) /* size of the outputs of a whole window */
 #define WINDOW_MOST  COP_SHARDS_MAX
 #define WINDOW_LEAST 4
 
@@ -71,7 +71,8 @@ static uint32_t clamp(uint64_t low, uint64_t value, uint64_t high) {
     return (uint32_t)(value < low ? low : value > high ? high : value);
 }
 
-/* What the core must know: how much goes into a lease, and how many results are held. */
+/* Fills e->info with what the core must know, e.g. how many members go into a lease, and how many
+ * results are held. */
 static cop_err plan(coord_evaluation *e, cop_error *error) {
     const cop_model *model = e->model[0].built->model;
     const uint32_t slices = (e->samples - 1) / COP_EVAL_SLICE + 1,

@@ -40,7 +40,8 @@ void coord_engine_read_mail(coord_engine *engine) {
 
 /* ---- events ---- */
 
-/* Makes room for `count` events; at start, for all that can arrive while memory is short. */
+/* Makes room for `count` events. False: there is no memory. The first call allocates QUEUE_FIRST
+ * places, so that events can be queued while memory is short. */
 static bool queue_reserve(coord_engine *engine, uint32_t count) {
     if (count <= engine->queue_capacity) return true;
     const uint32_t capacity = engine->queue_capacity ? engine->queue_capacity * 2 : QUEUE_FIRST;
@@ -51,8 +52,9 @@ static bool queue_reserve(coord_engine *engine, uint32_t count) {
     return true;
 }
 
-/* The core had no memory for this event: shall it wait? Not if it is repeated anyway (an unknown
- * worker says HELLO again), nor an evaluation, whose client gets the error. */
+/* If the core has no memory for this event, may the event wait in the queue? False for events that
+ * are repeated anyway (an unknown worker joins again), and for a new evaluation or ensemble, whose
+ * client gets the error. */
 static bool may_wait(const coord_event *e) {
     switch (e->type) {
     case COORD_EVENT_TICK:
@@ -66,15 +68,16 @@ static bool may_wait(const coord_event *e) {
     }
 }
 
-/* Is it repeated when it is lost? A worker asks again, and its lease expires and is given again.
- * Reports of the coordinator's own parts (a block was computed, weights were updated) come once. */
+/* Is the event repeated if it is lost? True for ticks and for what workers send: a worker asks
+ * again, and a block whose result is lost is leased again. Reports of the coordinator's own parts
+ * (a block was computed, weights were updated) come only once. */
 static bool comes_again(const coord_event *e) {
     return e->type == COORD_EVENT_TICK || e->type == COORD_EVENT_HEARTBEAT ||
            e->type == COORD_EVENT_WORKER_JOINED || e->type == COORD_EVENT_PULL ||
            (e->type == COORD_EVENT_RESULT && e->worker != COORD_SELF);
 }
 
-/* Keeps the events from `from` on, in their order. */
+/* Removes the events before `from`, and of the others those that may not wait. */
 static void keep_waiting(coord_engine *engine, uint32_t from) {
     const bool before = engine->starved;
     uint32_t count = 0;
@@ -91,7 +94,8 @@ static void keep_waiting(coord_engine *engine, uint32_t from) {
         cop_log(COP_LOG_INFO, "coordinator", "memory is available again: continuing");
 }
 
-/* Takes the next event; false: it must wait, with all behind it. */
+/* Passes the event at index `at` to the core and carries out the actions. False: the core had no
+ * memory, so this event and all behind it must wait. */
 static bool dispatch_one(coord_engine *engine, uint32_t at) {
     coord_event now = engine->queue[at].event;
     if (now.text) now.text = engine->queue[at].text; /* the queue does not move during this call */

@@ -11,7 +11,8 @@ const char *coord_job_folder(const coord_engine *engine, uint64_t job, char *out
     return out;
 }
 
-/* Until the end a checkpoint may be newer than the row. */
+/* Compares the digest of the weights with the store's row. Only for a completed job: before the
+ * end, a checkpoint may be newer than the row. */
 static cop_err check_final(const coord_store_job *row, const coord_model *m, cop_error *error) {
     if (row->state != COORD_COMPLETED || row->digest_step != m->step ||
         strcmp(row->digest, m->digest) == 0)

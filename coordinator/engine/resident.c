@@ -16,7 +16,8 @@
 #include "common/base/log.h"
 #include "common/base/shards.h"
 
-/* On a disk with errors: retry for a minute, then the job fails. On libuv's thread pool. */
+/* If wrong checkpoints cannot be removed (disk errors), libuv's thread pool tries again for a
+ * minute. Then the job fails. */
 #define DISCARD_TRIES    60
 #define DISCARD_PAUSE_MS 1000
 
@@ -97,8 +98,8 @@ static void zero_version(const coord_resident *r, coord_version *v) {
     for (int i = 0; i < r->states; i++) memset(v->state[i]->data, 0, flat_bytes(r));
 }
 
-/* Removes checkpoints that cannot be trusted, for good, before the job goes on: if one came back
- * after a loss of power, nobody would know any more that it is wrong. */
+/* Removes the checkpoints after `step`, which cannot be trusted, before the job goes on. The
+ * removal must survive a loss of power: if one came back, nobody would know that it is wrong. */
 static cop_err discard_after(const coord_resident *r, uint64_t step, cop_checkpoint *start,
                              cop_error *error) {
     for (int tries = 0;; tries++) {
@@ -262,9 +263,9 @@ static uint64_t digest_of_slot(const coord_engine *engine, uint64_t slot) {
     return coord_digest(engine, engine->slots[slot - 1].gradient, &finite);
 }
 
-/* Finds the first block whose gradient is not finite, and its digest, to compare it with a second
- * result. If all are finite and only their sum is not, names the first block, and gives the digests
- * of all if the job is audited. */
+/* Fills in which block's gradient is not finite, the first if there are several, and its digest, by
+ * which it is compared with a second result. If all gradients are finite and only their sum is not,
+ * fills in the first block and, if the job is audited, the digests of all blocks. */
 static void find_bad_block(const coord_engine *engine, coord_resident *r, coord_event *event) {
     size_t count = flat_bytes(r) / sizeof(float);
     uint32_t bad = UINT32_MAX;
