@@ -1,5 +1,5 @@
-/* Digests of results. Computed on the compute threads, not on the loop; the exception is a step
- * whose update failed. */
+/* Digests of results. They are not computed on the loop thread, except for a step whose update
+ * found a value that is not finite. */
 #include "coordinator/engine/digest.h"
 
 #include <math.h>
@@ -11,7 +11,8 @@
 
 static const uint32_t ONE_NAN = 0x7fc00000;
 
-/* All NaNs count as one value: which NaN an instruction produces means nothing. */
+/* Adds values to the hash with all NaNs replaced by one, because CPUs produce different NaNs for
+ * the same operation. */
 static void update_with_nans(cop_xxh3 *h, const float *values, size_t count) {
     float chunk[1024];
     for (size_t at = 0; at < count; at += 1024) {

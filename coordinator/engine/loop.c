@@ -9,7 +9,7 @@
 #include "coordinator/engine/evaluation.h"
 
 #define QUEUE_FIRST 2048
-#define QUEUE_OWN   1024 /* of QUEUE_FIRST: places that events of peers cannot take */
+#define QUEUE_OWN   1024 /* places that ticks and repeated events of workers cannot take */
 
 /* ---- mailbox ---- */
 

@@ -7,14 +7,15 @@
 #include "common/base/clock.h"
 #include "common/base/err.h"
 
-/* 0 to 15 ns have a bin each; beyond, the 3 bits below the highest select one of eight. */
+/* Each time from 0 to 15 ns has a bin of its own. For longer times, the 3 bits below the highest
+ * set bit select one of the eight bins of its doubling. */
 static uint32_t bin_of(uint64_t ns) {
     if (ns < 16) return (uint32_t)ns;
     const uint32_t doubling = 63 - (uint32_t)__builtin_clzll(ns);
     return 8 * (doubling - 2) + (uint32_t)(ns >> (doubling - 3) & 7);
 }
 
-/* The largest time that this bin counts. */
+/* The longest time, in ns, that is counted in this bin. */
 static uint64_t end_of(uint32_t bin) {
     if (bin < 16) return bin;
     const uint32_t doubling = bin / 8 + 2;

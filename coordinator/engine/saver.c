@@ -51,9 +51,10 @@ static cop_err write_files(save_request *r, const cop_job *job, cop_error *error
     COP_TRY(cop_model_digest(job->model, c.weights, digest, error));
     cop_hex32(digest, r->digest);
     if (!r->folder) return COP_OK;
-    /* A run that continues from here will not write the earlier metrics again. If they cannot be
-     * written now, the weights matter more. The exception: the store does not know yet which
-     * OpenBLAS the job is pinned to, and another kind of worker might continue it. */
+    /* First write the store: a job that continues from this checkpoint does not report the earlier
+     * metrics again. If the store cannot be written, the checkpoint is written all the same, except
+     * for a job with numerics openblas: the store may not know yet to which OpenBLAS the job is
+     * pinned, and after a restart another kind of worker might continue it. */
     cop_err stored = r->engine->store ? coord_store_flush(r->engine->store) : COP_OK;
     if (stored && job->numerics == COP_NUMERICS_OPENBLAS)
         return cop_fail(error, stored, "cannot write the store");
