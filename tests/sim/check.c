@@ -80,6 +80,7 @@ static void check_lease_limits(sim *s, const coord_action *a, const sim_session 
     uint32_t limit = spec->info.workers_max;
     SIM_CHECK(s, "limits", !limit || leases_out(s, a->job) < limit,
               "job %llu has leases at more than %u workers", n(a->job), limit);
+    sim_note_wait(s, a->job);
     bool in_time =
         !spec->info.timeout_ns || now - job->running_since <= spec->info.timeout_ns + 100 * SIM_MS;
     SIM_CHECK(s, "limits", in_time, "job %llu goes on after its timeout", n(a->job));
@@ -330,7 +331,7 @@ static void check_state(sim *s, const coord_action *a) {
     SIM_CHECK(s, "ended-jobs-rest", job->state < COORD_COMPLETED, "job %llu had ended already",
               n(a->job));
     if (a->state == COORD_RUNNING) {
-        job->running_since = sim_host_now(s);
+        job->running_since = job->waited_until = sim_host_now(s);
         if (!job->first_run) job->first_run = job->running_since;
     }
     if (sim_is_ensemble(s, a->job)) {

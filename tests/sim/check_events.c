@@ -24,6 +24,20 @@ static void note_tick(sim *s) {
     const uint64_t now = sim_host_now(s);
     if (h->ticked_ns && now - h->ticked_ns > COP_HEARTBEAT_MS * SIM_MS) h->listens_ns = now;
     h->ticked_ns = now;
+    for (uint64_t id = 1; id <= SIM_IDS_MAX; id++) sim_note_wait(s, id);
+}
+
+void sim_note_wait(sim *s, uint64_t id) {
+    sim_job *job = &s->jobs[id];
+    const uint64_t now = sim_host_now(s);
+    if (job->state != COORD_RUNNING || !job->running_since) return;
+    for (uint32_t i = 0; i < s->host.session_count; i++) {
+        const sim_session *x = &s->host.sessions[i];
+        if (x->live && x->lease.lease && x->lease.job == id) job->waited_until = now;
+    }
+    if (job->waited_until < job->running_since) job->waited_until = job->running_since;
+    job->running_since += now - job->waited_until;
+    job->waited_until = now;
 }
 
 bool sim_has_listened(const sim *s) {

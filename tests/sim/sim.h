@@ -382,8 +382,10 @@ typedef struct sim_job {
     uint64_t evaluated;       /* the last step whose evaluation was reported */
     uint64_t recorded[4];     /* one bit per step: the metrics of this step were reported */
     uint64_t first_run;       /* when it first ran, by the coordinator's clock; 0: never */
-    uint64_t running_since;   /* when it began to run last, by the coordinator's clock */
-    uint8_t *applied;         /* (steps + 1, shards): how often each shard is part of this update */
+    /* When it began to run last, by the coordinator's clock, moved forward by times in which no
+     * worker had a lease of it; and until when such times have been added. */
+    uint64_t running_since, waited_until;
+    uint8_t *applied; /* (steps + 1, shards): how often each shard is part of this update */
     uint8_t kept[COP_SHARDS_MAX]; /* number of kept gradients of each shard, in the current step */
     uint64_t *lied;    /* (workers): the first step that averaged a lie of this worker; 0: none */
     uint64_t *longest; /* (workers): the longest time that this worker has held a lease, ns */
@@ -725,6 +727,9 @@ _Noreturn void sim_fail(sim *s, const char *invariant, const char *format, ...)
 void sim_check_action(sim *s, const coord_action *action); /* before it is carried out */
 void sim_check_update(sim *s, const coord_action *action, const sim_resident *resident);
 void sim_check_before(sim *s, const coord_event *event); /* before the core takes it */
+/* Moves a running job's running_since forward if no worker has a lease of it. Call at each tick and
+ * before a lease is given. */
+void sim_note_wait(sim *s, uint64_t job);
 void sim_check_after(sim *s, const coord_event *event);
 /* check_deadlines.c: */
 void sim_check_deadline(sim *s, sim_session *session, const coord_action *action); /* LEASE */
