@@ -134,7 +134,7 @@ static bool dies(const copy *c, bool gather) {
             cop_data_copy(c->part, c->first, c->count, &room);
         _exit(0);
     }
-    int status;
+    int status = 0;
     assert_true(child > 0 && waitpid(child, &status, 0) == child);
     return WIFSIGNALED(status) && WTERMSIG(status) == SIGABRT;
 }
