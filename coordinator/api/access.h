@@ -9,16 +9,16 @@
 
 /* The session of a worker, from its HELLO to WORKER_GONE. */
 typedef struct coord_session {
-    uint64_t worker; /* the worker's number; later workers get larger ones. The number modulo
-                        COP_WORKERS_MAX is the index of the session. 0: there is no worker */
-    uint64_t secret; /* random; the requests of the worker must contain it */
+    uint64_t worker;        /* the worker's number; later workers get larger ones. The number modulo
+                               COP_WORKERS_MAX is the index of the session. 0: there is no worker */
+    uint64_t secret;        /* random; the requests of the worker must contain it */
     uint64_t connection[2]; /* of the work socket and of the control socket; 0: not connected */
-    uint64_t held;      /* the unanswered PULL (cop_request *) that the core knows; 0: none */
-    uint64_t digesting; /* the unanswered PULL (cop_request *) that is given to the core when
-                           `hashing` ends; 0: none */
-    bool hashing;       /* a task hashes a tensor of this worker, or, if worker is 0, of the worker
-                           that has left; the place is not free until the task ends */
-    bool drain;         /* the worker shall leave, and gets no more work */
+    uint64_t held;          /* the unanswered PULL (cop_request *) that the core knows; 0: none */
+    uint64_t digesting;     /* the unanswered PULL (cop_request *) that is given to the core when
+                               `hashing` ends; 0: none */
+    bool hashing; /* a task hashes a tensor of this worker, or, if worker is 0, of the worker
+                     that has left; the place is not free until the task ends */
+    bool drain;   /* the worker shall leave, and gets no more work */
     uint32_t threads;
     char name[COP_NAME_MAX]; /* unique among the sessions */
     char isa[16];            /* instruction set of its kernels */

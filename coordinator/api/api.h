@@ -38,21 +38,21 @@ typedef struct api_note {
     uint32_t batch;
     bool has_train_loss;
     bool has_evaluation;
-    bool on_test;    /* evaluations are of the test part; false: of the validation part */
-    bool evaluation; /* the note is of an evaluation, which is not stored: see api_evaluation.c */
+    bool on_test;      /* evaluations are of the test part; false: of the validation part */
+    bool evaluation;   /* the note is of an evaluation, which is not stored: see api_evaluation.c */
     double train_loss; /* of the last epoch; in the first one, the mean so far */
     double test_error; /* of the last evaluation, as a fraction; NaN: the job has no classes */
     double test_loss;  /* of the last evaluation */
     double seconds;    /* of training so far */
-    double epoch_loss_sum;     /* of the samples of the present epoch so far */
+    double epoch_loss_sum; /* of the samples of the present epoch so far */
     char name[COP_NAME_MAX];
-    char owner[COP_NAME_MAX];  /* name in the submitter's certificate; "": no certificate */
-    char text[512];            /* explains the state; "": no explanation */
-    char warning[256];         /* about the newest checkpoint; "": none */
-    char digest[65];           /* of the weights in the newest checkpoint; "": not known */
-    char data_digest[65];      /* of the data set */
-    char created[32];          /* UTC */
-    char finished[32];         /* UTC; "": the job has not ended */
+    char owner[COP_NAME_MAX]; /* name in the submitter's certificate; "": no certificate */
+    char text[512];           /* explains the state; "": no explanation */
+    char warning[256];        /* about the newest checkpoint; "": none */
+    char digest[65];          /* of the weights in the newest checkpoint; "": not known */
+    char data_digest[65];     /* of the data set */
+    char created[32];         /* UTC */
+    char finished[32];        /* UTC; "": the job has not ended */
 } api_note;
 
 /* A request that waits for news of a job or an evaluation, or for lines of a log. */
@@ -115,12 +115,12 @@ struct api_task {
     cop_err result;  /* of the work */
     cop_error error; /* explains `result` */
     /* Parameters and results of the work. Each kind of task uses some of these fields. */
-    uint64_t job;       /* number of the job that the work is about */
-    uint64_t value;     /* its meaning depends on the kind of task */
-    bool complete;      /* of an offer: the set is already stored */
-    int64_t created_ms; /* of a submission: its Unix time */
-    cop_job *built;     /* of a submission: the resolved job; a reference */
-    cop_data *data;     /* of a submission: its data set; a reference */
+    uint64_t job;                 /* number of the job that the work is about */
+    uint64_t value;               /* its meaning depends on the kind of task */
+    bool complete;                /* of an offer: the set is already stored */
+    int64_t created_ms;           /* of a submission: its Unix time */
+    cop_job *built;               /* of a submission: the resolved job; a reference */
+    cop_data *data;               /* of a submission: its data set; a reference */
     coord_resident *resident;     /* where the weights of a job are loaded */
     coord_evaluation *evaluation; /* the evaluation to be prepared */
     cop_checkpoint start;         /* where a loaded job continues */

@@ -25,7 +25,7 @@
 /* When two results differ and the liar is unknown, this many blocks of both workers are audited. */
 #define WATCHED_BLOCKS 20
 #define RECOMPUTE_NS                                                                               \
-    60000000000u /* time until the deadline of a COMPUTE, after which the block may also be leased
+    60000000000u /* time until the deadline of a COMPUTE, after which the block may also be leased \
                     to a worker */
 
 bool audit_can_recompute(const coord_core *core, const core_job *job) {

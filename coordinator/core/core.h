@@ -86,7 +86,7 @@ typedef enum coord_job_kind {
 
 /* What the core knows of a job: only numbers. */
 typedef struct coord_job_info {
-    uint64_t job; /* number, ascending in order of submission, never 0 */
+    uint64_t job;     /* number, ascending in order of submission, never 0 */
     int32_t priority; /* jobs with higher numbers go first */
     coord_job_kind kind;
     uint32_t batch;         /* samples of a minibatch */
@@ -128,13 +128,13 @@ typedef enum coord_event_type {
                          (LEASE or NOTHING) names it */
     COORD_EVENT_RESULT, /* worker, result. If a PULL carried the result, this event comes before the
                            event of the PULL. If it answers COMPUTE, worker is COORD_SELF */
-    COORD_EVENT_JOB_ADDED,  /* info */
-    COORD_EVENT_JOB_LOADED, /* job, loaded: data and weights are in memory */
-    COORD_EVENT_JOB_FAILED, /* job, text: the host could not load it, lacks memory for it, or
-                               explains how it diverged */
-    COORD_EVENT_JOB_PAUSE,  /* job */
-    COORD_EVENT_JOB_RESUME, /* job */
-    COORD_EVENT_JOB_CANCEL, /* job, text: the reason, or NULL */
+    COORD_EVENT_JOB_ADDED,    /* info */
+    COORD_EVENT_JOB_LOADED,   /* job, loaded: data and weights are in memory */
+    COORD_EVENT_JOB_FAILED,   /* job, text: the host could not load it, lacks memory for it, or
+                                 explains how it diverged */
+    COORD_EVENT_JOB_PAUSE,    /* job */
+    COORD_EVENT_JOB_RESUME,   /* job */
+    COORD_EVENT_JOB_CANCEL,   /* job, text: the reason, or NULL */
     COORD_EVENT_JOB_EVALUATE, /* job: a client asks for an evaluation of the newest weights. It
                                  comes after the current step; ignored if the job is not resident */
     /* job, step, ok. If ok is true, the new weights are version `step`. If it is false, the update
@@ -161,17 +161,17 @@ typedef struct coord_result_info {
     uint32_t members;    /* members whose outputs an ensemble's result holds */
     bool evaluate;       /* result of an evaluation or of an ensemble; false: of training */
     bool ensemble;       /* result of an ensemble; then evaluate is true, too */
-    bool finite;    /* the loss is finite; if the host computed a digest, the tensor is, too */
-    bool failed;    /* the block could not be computed; the event's text has the reason */
-    bool busy;      /* it failed for lack of memory or free slots: worth another try later */
-    bool malformed; /* its tensor is wrong, e.g. in size; the event's text has the reason */
-    double loss;    /* sum over the samples */
-    uint64_t correct; /* number of samples whose class was right */
-    uint64_t samples; /* number of samples that were computed */
-    uint64_t slot;    /* the host's handle of the tensor: a gradient, or outputs of an ensemble;
-                         0: none */
-    uint64_t digest;  /* of the tensor as received, keyed with a secret of the host; all NaNs count
-                         as one value. 0: none was computed, see coord_core_wants_digest */
+    bool finite;         /* the loss is finite; if the host computed a digest, the tensor is, too */
+    bool failed;         /* the block could not be computed; the event's text has the reason */
+    bool busy;           /* it failed for lack of memory or free slots: worth another try later */
+    bool malformed;      /* its tensor is wrong, e.g. in size; the event's text has the reason */
+    double loss;         /* sum over the samples */
+    uint64_t correct;    /* number of samples whose class was right */
+    uint64_t samples;    /* number of samples that were computed */
+    uint64_t slot;       /* the host's handle of the tensor: a gradient, or outputs of an ensemble;
+                            0: none */
+    uint64_t digest; /* of the tensor as received, keyed with a secret of the host; all NaNs count
+                        as one value. 0: none was computed, see coord_core_wants_digest */
 } coord_result_info;
 
 typedef struct coord_event {
@@ -238,15 +238,15 @@ typedef enum coord_action_type {
     COORD_ACTION_STATE,      /* job, state, text: store it and notify watchers */
     COORD_ACTION_DISCONNECT, /* worker: silent for COP_HEARTBEATS_MISSED heartbeats; close its
                                 connections (no WORKER_GONE event is needed) */
-    COORD_ACTION_EVENT,    /* job (0: none), text: write it to the event log; a warning if ok is
-                              false. If fingerprint is not 0, the job has just been pinned to the
-                              OpenBLAS of `worker`: store the fingerprint, so that JOB_ADDED carries
-                              it after a restart */
-    COORD_ACTION_DIVERGED, /* job, step, slot, lease (first, count, evaluate, ensemble, member,
-                              members, sum): a value of this block is not finite, and enough equal
-                              results confirm that. Release the slot, and answer JOB_FAILED with a
-                              sentence that says where the value is */
-    COORD_ACTION_STOPPED   /* after STOP: no job is resident any more, so the program can exit */
+    COORD_ACTION_EVENT,      /* job (0: none), text: write it to the event log; a warning if ok is
+                                false. If fingerprint is not 0, the job has just been pinned to the
+                                OpenBLAS of `worker`: store the fingerprint, so that JOB_ADDED carries
+                                it after a restart */
+    COORD_ACTION_DIVERGED,   /* job, step, slot, lease (first, count, evaluate, ensemble, member,
+                                members, sum): a value of this block is not finite, and enough equal
+                                results confirm that. Release the slot, and answer JOB_FAILED with a
+                                sentence that says where the value is */
+    COORD_ACTION_STOPPED     /* after STOP: no job is resident any more, so the program can exit */
 } coord_action_type;
 
 /* A block of an UPDATE. */
@@ -312,10 +312,10 @@ typedef struct coord_action {
         } metrics;
         /* CHECKPOINT */
         struct {
-            double loss_sum;  /* of the current epoch so far */
-            uint64_t samples; /* likewise */
-            uint64_t correct; /* likewise */
-            double seconds;   /* training time of the job so far */
+            double loss_sum;   /* of the current epoch so far */
+            uint64_t samples;  /* likewise */
+            uint64_t correct;  /* likewise */
+            double seconds;    /* training time of the job so far */
             double best_error; /* smallest error so far, or smallest loss if there are no classes */
             bool has_best; /* best_error is set. No value of best_error can mean "none", because a
                               loss may be negative */

@@ -66,7 +66,7 @@ struct core_worker {
 typedef enum core_phase {
     PHASE_IDLE = 1, /* QUEUED or PAUSED: not resident */
     PHASE_LOADING,
-    PHASE_TRAINING, /* leases of a step are given out */
+    PHASE_TRAINING,   /* leases of a step are given out */
     PHASE_UPDATING,   /* waits for UPDATED */
     PHASE_EVALUATING, /* leases of an evaluation or ensemble are given out */
     PHASE_HOLDING,    /* between rounds. It lasts beyond the current event only while a checkpoint
@@ -125,10 +125,10 @@ typedef struct core_job {
         *contributors; /* (CONTRIBUTORS_MAX), a hash table; kept while the job is not resident */
     uint64_t unlisted_since; /* the first step with an unconfirmed result of an identity that has no
                                 entry; 0: there is none */
-    uint64_t rollback_to; /* 1 + the newest step that may be loaded, because a later step may
-                             contain a wrong result; 0: any step may be loaded */
-    uint32_t history;     /* number of returns to a checkpoint */
-    uint64_t audit_until; /* all blocks of steps up to this one are audited; 0: none */
+    uint64_t rollback_to;    /* 1 + the newest step that may be loaded, because a later step may
+                                contain a wrong result; 0: any step may be loaded */
+    uint32_t history;        /* number of returns to a checkpoint */
+    uint64_t audit_until;    /* all blocks of steps up to this one are audited; 0: none */
     uint64_t recompute_again_ns; /* a COMPUTE failed for lack of memory or slots: when to try again;
                                     0: at once */
     bool cannot_recompute;       /* a COMPUTE failed for another reason */
@@ -242,7 +242,7 @@ struct coord_core {
     uint32_t evaluation_count; /* evaluations and ensembles among the resident jobs */
     core_job **queue;          /* (job_capacity) a heap of the queued jobs, the next one first */
     uint32_t queue_count;
-    uint64_t next_lease; /* number of the newest lease */
+    uint64_t next_lease;                         /* number of the newest lease */
     core_late_copy late_copies[LATE_COPIES_MAX]; /* the oldest entry is replaced */
     uint32_t next_late_copy;                     /* number of entries written so far */
     core_quarantine quarantine[QUARANTINES_MAX]; /* the oldest entry is replaced */
@@ -460,7 +460,7 @@ void unable_on_tick(coord_core *core, uint64_t now);
 /* ---- jobs.c: life of a job ---- */
 
 core_job *jobs_find(const coord_core *core, uint64_t job); /* NULL: no such unfinished job */
-bool jobs_is_evaluation(const core_job *job); /* Is its kind EVALUATION or ENSEMBLE? */
+bool jobs_is_evaluation(const core_job *job);              /* Is its kind EVALUATION or ENSEMBLE? */
 /* Errors: NO_MEMORY, LIMIT, EXISTS */
 cop_err jobs_add(coord_core *core, const coord_event *event, uint64_t now);
 /* Allocates the round of a job that is not resident, and moves it to PHASE_LOADING. Errors:

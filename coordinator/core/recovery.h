@@ -15,8 +15,8 @@
 
 /* What may happen to a record if the disk is full or slow. */
 typedef enum recovery_need {
-    RECOVERY_MAY_GO, /* metrics and events: dropped when too many records wait to be written;
-                        written without fsync */
+    RECOVERY_MAY_GO,    /* metrics and events: dropped when too many records wait to be written;
+                           written without fsync */
     RECOVERY_REFUSABLE, /* somebody waits for the result: the write is refused when too many records
                            wait, but a record is never dropped later; written with fsync */
     RECOVERY_MUST_SURVIVE /* a restart depends on it: never refused, never dropped; written with

@@ -84,11 +84,11 @@ typedef struct coord_round {
      * consecutive blocks is in memory: blocks[i] is block number base + i. The first `handed`
      * blocks of the window are done, and their results were passed to the host. */
     uint32_t members, chunk, slices, base, total, handed;
-    uint32_t count;    /* blocks in memory */
-    uint32_t capacity; /* blocks for which there is room */
-    uint32_t done;     /* number of done blocks */
-    uint32_t pending;  /* number of pending blocks */
-    uint32_t urgent;   /* number of pending blocks that are urgent */
+    uint32_t count;               /* blocks in memory */
+    uint32_t capacity;            /* blocks for which there is room */
+    uint32_t done;                /* number of done blocks */
+    uint32_t pending;             /* number of pending blocks */
+    uint32_t urgent;              /* number of pending blocks that are urgent */
     uint32_t lacking_second_vote; /* leased blocks for which round_wants_auditor is true */
     uint32_t audited;             /* audited blocks that are not done */
     uint32_t largest;             /* `count` of the largest block */

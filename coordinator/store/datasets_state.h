@@ -49,10 +49,10 @@ struct coord_datasets {
     char *data_folder;    /* the folder of --data; NULL: the option was not given */
     uint64_t quota;       /* maximum bytes of packs and incomplete uploads; 0: no limit */
     /* guarded by `table` */
-    coord_dataset *sets; /* array of COORD_SETS_MAX names, the oldest first */
-    size_t count;        /* number of names in `sets` */
-    coord_use *uses;     /* array of COORD_USES_MAX */
-    size_t use_count;    /* number of digests in `uses` */
+    coord_dataset *sets;                     /* array of COORD_SETS_MAX names, the oldest first */
+    size_t count;                            /* number of names in `sets` */
+    coord_use *uses;                         /* array of COORD_USES_MAX */
+    size_t use_count;                        /* number of digests in `uses` */
     coord_upload uploads[COORD_UPLOADS_MAX]; /* places are taken and freed under both locks */
 };
 

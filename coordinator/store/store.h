@@ -49,7 +49,7 @@ typedef struct coord_store_step {
     double seconds; /* of training up to this step */
 } coord_store_step;
 typedef struct coord_store_epoch {
-    uint64_t step;      /* the last one of the epoch */
+    uint64_t step; /* the last one of the epoch */
     double epoch;
     double train_loss;  /* mean over the epoch's samples */
     double train_error; /* as a fraction; NaN: the job has no classes */

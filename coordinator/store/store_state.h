@@ -40,8 +40,8 @@ struct store_write {
         struct {
             uint64_t step;
             char digest[65];
-        } digest;             /* STORE_SET_DIGEST */
-        uint64_t fingerprint; /* STORE_SET_FINGERPRINT */
+        } digest;                /* STORE_SET_DIGEST */
+        uint64_t fingerprint;    /* STORE_SET_FINGERPRINT */
         coord_store_step step;   /* STORE_ADD_STEP */
         coord_store_epoch epoch; /* STORE_ADD_EPOCH */
         struct {

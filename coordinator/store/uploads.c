@@ -59,6 +59,7 @@ static cop_err check_offer(const Coppice__Api__OfferDataRequest *o, cop_error *e
 /* LIMIT: the offerer may not have one more upload. */
 static cop_err check_share(coord_datasets *d, const coord_offerer *offerer, cop_error *error) {
     uint32_t owned = 0;
+    COP_ASSERT(d && offerer->identity);
     uv_mutex_lock(&d->table);
     for (int i = 0; i < COORD_UPLOADS_MAX; i++) {
         const coord_upload *u = &d->uploads[i];
