@@ -1,4 +1,4 @@
-/* The worker's shell: carries out the agent's actions on two links (W1) and on the compute threads.
+/* The worker's shell: carries out the agent's actions on two links and on the compute threads.
  * See worker.h. */
 #include <stdio.h>
 #include <string.h>

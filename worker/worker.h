@@ -1,7 +1,7 @@
 /* The worker: pull, forward and backward pass, push. It holds no state that a job needs.
  *
  * One agent thread talks to the coordinator over the work link and gives leases to `threads`
- * compute threads. A second thread sends heartbeats over the control link (W1). A training lease is
+ * compute threads. A second thread sends heartbeats over the control link. A training lease is
  * an aligned block of shards. The compute threads split it into aligned smaller blocks, and the
  * summation tree (D5) adds up their gradients, so the worker returns one gradient per lease. The
  * decisions are in agent.h: step(state, event, now) -> action. */

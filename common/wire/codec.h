@@ -14,7 +14,7 @@
  *     48  u64      XXH3 of all bytes before the first part, computed with 0 in this field
  *     56  u64      XXH3 of all bytes from the first part to the end
  *
- * The input may be hostile (W5). Every length is checked before it is used. The protobuf header is
+ * The input may be hostile. Every length is checked before it is used. The protobuf header is
  * unpacked into an arena of limited size. Unknown values of enums, texts that are not UTF-8, and
  * zero bytes in texts are errors. */
 #ifndef COP_WIRE_CODEC_H

@@ -1,5 +1,5 @@
 /* Limits the memory of protobuf-c messages. A message from outside is unpacked into an arena of
- * limited size, so a small message cannot expand without bound (W5). Its bytes are scanned first,
+ * limited size, so a small message cannot expand without bound. Its bytes are scanned first,
  * because protobuf-c would silently cut strings at a zero byte and accept unknown enum values.
  * Messages that this program builds are in arenas, too.
  *

@@ -1,5 +1,5 @@
 /* Bytes on the TCP port that no worker would send. The coordinator closes the sender's connection,
- * and other connections are not affected (W5). LABELS: quick threads */
+ * and other connections are not affected. LABELS: quick threads */
 #include "conformance/net/harness.h"
 
 #include <arpa/inet.h>

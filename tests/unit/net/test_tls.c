@@ -410,7 +410,7 @@ static void test_link_survives_a_silent_coordinator(void **state) {
     cop_tls_destroy(tls);
 }
 
-/* A connection with two unanswered calls in a row counts as dead (W2). */
+/* A connection with two unanswered calls in a row counts as dead. */
 static void test_silent_connection_is_abandoned(void **state) {
     (void)state;
     const transport kinds[] = {TCP, TLS};

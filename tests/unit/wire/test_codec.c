@@ -1,4 +1,4 @@
-/* Frames: messages of every type are encoded and decoded again, and hostile bytes are refused (W5).
+/* Frames: messages of every type are encoded and decoded again, and hostile bytes are refused.
  */
 #include <setjmp.h>
 #include <stdarg.h>
