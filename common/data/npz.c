@@ -43,7 +43,7 @@ static cop_err damaged(const archive *a, const char *why, cop_error *error) {
     return cop_fail(error, COP_ERR_CORRUPT, "%s is not a valid NPZ file: %s", a->name, why);
 }
 
-/* Finds the central directory through the end record. Only a comment of up to 65535 bytes may
+/* Finds the end record, and from it the central directory. Only a comment of up to 65535 bytes may
  * follow the end record. */
 static cop_err find_directory(archive *a, cop_error *error) {
     if (a->size < 2 || memcmp(a->bytes, "PK", 2) != 0)

@@ -318,8 +318,8 @@ typedef struct cop_conv {
 } cop_conv;
 
 /* Gradients of the product that cop_conv describes, by A (dw) and by the bias (db). Over all
- * positions and columns, dw[i][p] is the sum of dy of row i times row p of B, and db[i] is the sum
- * of dy of row i. For the position (y, x), row i of dy starts at
+ * positions and columns, dw[i][p] is the sum of the products of row i of dy and row p of B, and
+ * db[i] is the sum of row i of dy. For the position (y, x), row i of dy starts at
  *   dy + i * dy_row + (y * width + x) * ld
  *
  * Each segment of the columns (see cop_gemm) is computed separately. Its columns form groups of at

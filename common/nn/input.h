@@ -24,8 +24,9 @@ typedef struct cop_input_spec {
     bool flip;           /* mirror half of the images, at random */
 } cop_input_spec;
 
-/* The model's own copy of a spec. A flat sample counts as an image: its features are channels of
- * one pixel or, with one mean for all features, the pixels of one line. */
+/* The model's own copy of a spec. A flat sample is treated as an image. If all features share one
+ * mean, the image is one line, and each feature is a pixel. Otherwise it is one pixel, and each
+ * feature is a channel. */
 typedef struct cop_input {
     cop_normalize normalize;
     float *mean, *std;               /* one allocation, at `mean`; NULL unless STANDARD */

@@ -83,7 +83,8 @@ cop_err cop_document_next_json(cop_json_stream *stream, const ProtobufCMessageDe
 /* Copies a job into a new arena; free *out with cop_proto_free. The copy does not know where its
  * fields were read. NO_MEMORY. */
 cop_err cop_document_copy_job(const Coppice__Job *job, Coppice__Job **out, cop_error *error);
-/* One field that is set in a message. The list that contains it owns both texts. */
+/* One field that is set in a message. `path` and `value` belong to the cop_document_fields that
+ * contains the field. */
 typedef struct cop_document_field {
     const char *path;  /* "train.batch"; with the index of a list's item: "model.1.linear.units" */
     const char *value; /* as in YAML; "" for a message in which no field is set */
