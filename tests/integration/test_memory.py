@@ -120,6 +120,12 @@ class Pool:
         self.worker = self.spawn("worker", "--name", "w")
         return True
 
+    def wait_for_worker(self, seconds):
+        """Waits until the worker has joined or ended, or for this time: a coordinator without memory may not report that it joined."""
+        end = time.monotonic() + seconds
+        while self.worker.poll() is None and "worker w joined" not in self.log("coordinator") and time.monotonic() < end:
+            time.sleep(0.02)
+
     def submit(self, job, timeout=10):
         return subprocess.run([self.program("coppice"), "submit", job, "--data", job.parent, "--json", "--quiet", "--timeout", str(timeout)],
                               env=self.environment, capture_output=True, text=True, timeout=60, check=False)
@@ -143,7 +149,7 @@ def test_pool_survives_each_failing_allocation(program, processes, folder):
             if not pool.start():
                 ends["not started"] += 1
                 continue
-            time.sleep(0.1)
+            pool.wait_for_worker(30 if who == "worker" else 1)
             if pool.worker.poll() is not None:
                 pool.judge_ended("worker", pool.worker)
                 pool.fails = {}
