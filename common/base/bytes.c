@@ -37,13 +37,8 @@ cop_buffer *cop_buffer_wrap(void *data, size_t size, void *owner, void (*on_free
     return buffer;
 }
 
-static void free_adopted(cop_buffer *buffer) {
-    cop_free(buffer->data);
-    cop_free(buffer);
-}
-
 cop_buffer *cop_buffer_adopt(void *data, size_t size) {
-    return cop_buffer_wrap(data, size, NULL, free_adopted);
+    return cop_buffer_wrap(data, size, NULL, free_with_data);
 }
 
 cop_buffer *cop_buffer_hold(cop_buffer *buffer) {
