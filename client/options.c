@@ -26,14 +26,7 @@ static const cop_option rows[] = {
      "tcp:// or tls+tcp://HOST:PORT, ipc:///PATH (default COPPICE_COORDINATOR or "
      "tcp://127.0.0.1:29700)",
      0, COP_OPTION_TEXT, AT(coordinator)},
-    {"token", "TEXT",
-     "the coordinator's token (default COPPICE_TOKEN, or that of your own coordinator on this "
-     "machine)",
-     0, COP_OPTION_TEXT, AT(token)},
-    {"token-file", "FILE", "file that contains the token", 0, COP_OPTION_TEXT, AT(token_file)},
-    COP_TLS_OPTIONS(cli_options, "client"),
-    {"tls-name", "HOST", "the name in the coordinator's certificate (default: the host in the URL)",
-     0, COP_OPTION_TEXT, AT(tls.name)},
+    COP_CREDENTIAL_OPTIONS(cli_options, "client"),
     {"timeout", "S",
      "seconds to wait for an answer (default 10), and for a coordinator to start (default 0)", 0,
      COP_OPTION_SECONDS, AT(timeout), .given = AT(has_timeout)},

@@ -78,6 +78,25 @@ typedef struct cop_tls_options {
         .help = "the " stem "'s private key, if not in --tls-dir (default COPPICE_TLS_KEY)",       \
         .kind = COP_OPTION_TEXT, .offset = offsetof(type, tls.key)                                 \
     }
+/* The rows of all options with which a program proves to a coordinator who it is, --token and
+ * --token-file among them: `type` also has the fields `token` and `token_file`. */
+#define COP_CREDENTIAL_OPTIONS(type, stem)                                                         \
+    {.name = "token",                                                                              \
+     .argument = "TEXT",                                                                           \
+     .help = "the coordinator's token (default COPPICE_TOKEN, or the token of your own "           \
+             "coordinator on this machine)",                                                       \
+     .kind = COP_OPTION_TEXT,                                                                      \
+     .offset = offsetof(type, token)},                                                             \
+        {.name = "token-file",                                                                     \
+         .argument = "FILE",                                                                       \
+         .help = "file that contains the token",                                                   \
+         .kind = COP_OPTION_TEXT,                                                                  \
+         .offset = offsetof(type, token_file)},                                                    \
+        COP_TLS_OPTIONS(type, stem), {                                                             \
+        .name = "tls-name", .argument = "HOST",                                                    \
+        .help = "the name in the coordinator's certificate (default: the host in the URL)",        \
+        .kind = COP_OPTION_TEXT, .offset = offsetof(type, tls.name)                                \
+    }
 
 /* Loaded credentials: our certificate and its key, and the CA's certificate. They never change, so
  * any thread may use them. They must outlive the servers and links that use them. */
