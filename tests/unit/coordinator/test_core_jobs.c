@@ -404,6 +404,16 @@ static void finish_evaluation(fixture *f, uint64_t correct) {
     fx_send_result(f, e);
 }
 
+/* The same without classes: only the loss counts. */
+static void finish_evaluation_by_loss(fixture *f, double loss) {
+    if (!f->lease[1].type) fx_pull(f, 1);
+    assert_true(f->lease[1].lease.evaluate);
+    coord_event e = fx_result_of(f, &f->lease[1]);
+    e.result.correct = 0;
+    e.result.loss = loss;
+    fx_send_result(f, e);
+}
+
 static coord_job_info with_best(void) {
     coord_job_info info = fx_info(1);
     info.evaluate_samples = 1000;
@@ -462,11 +472,7 @@ static void test_best_weights_without_classes_have_the_lowest_loss(void **state)
     fixture *f = start(1, info);
     for (uint64_t i = 0; i < 3; i++) {
         fx_work_to(f, 1, 1, 10 * (i + 1));
-        if (!f->lease[1].type) fx_pull(f, 1);
-        coord_event e = fx_result_of(f, &f->lease[1]);
-        e.result.correct = 0;
-        e.result.loss = losses[i];
-        fx_send_result(f, e);
+        finish_evaluation_by_loss(f, losses[i]);
         assert_int_equal(f->checkpoint[1].step, i == 1 ? 10 : 10 * (i + 1));
         assert_true(f->checkpoint[1].checkpoint.best_error == (i == 2 ? 0.4 : 0.5));
         assert_true(f->checkpoint[1].checkpoint.best);
@@ -484,11 +490,7 @@ static void test_loss_below_zero_can_be_the_best(void **state) {
     fixture *f = start(1, info);
     for (uint64_t i = 0; i < 3; i++) {
         fx_work_to(f, 1, 1, 10 * (i + 1));
-        if (!f->lease[1].type) fx_pull(f, 1);
-        coord_event e = fx_result_of(f, &f->lease[1]);
-        e.result.correct = 0;
-        e.result.loss = losses[i];
-        fx_send_result(f, e);
+        finish_evaluation_by_loss(f, losses[i]);
         assert_true(f->checkpoint[1].checkpoint.has_best);
         assert_true(f->checkpoint[1].checkpoint.best_error == -0.6);
     }

@@ -579,6 +579,17 @@ static void judge(fixture *f, bool failed) {
     fx_send(f, e);
 }
 
+/* Workers 1 and 2 have one strike each, and complete the job. */
+static void assert_both_refuted(fixture *f) {
+    coord_worker_view view;
+    for (uint64_t w = 1; w <= 2; w++) {
+        assert_true(coord_core_worker(f->core, w, &view));
+        assert_int_equal(view.strikes, 1);
+    }
+    fx_work_all(f, 2);
+    assert_int_equal(f->state[1], COORD_COMPLETED);
+}
+
 static void test_coordinator_computes_blocks_that_all_workers_cannot(void **state) {
     (void)state;
     fixture *f = fx_create((coord_core_config){.can_recompute = true});
@@ -796,13 +807,7 @@ static void test_coordinator_without_room_computes_the_block_later(void **state)
         assert_int_equal(fx_count(f, COORD_ACTION_COMPUTE), 1);
     }
     judge(f, false); /* a finite value: both workers are broken, the job is not */
-    coord_worker_view view;
-    for (uint64_t w = 1; w <= 2; w++) {
-        assert_true(coord_core_worker(f->core, w, &view));
-        assert_int_equal(view.strikes, 1);
-    }
-    fx_work_all(f, 2);
-    assert_int_equal(f->state[1], COORD_COMPLETED);
+    assert_both_refuted(f);
     fx_destroy(f);
 }
 
@@ -816,13 +821,7 @@ static void test_coordinator_refutes_two_broken_workers(void **state) {
         fx_spoil(f, w);
     }
     judge(f, false);
-    coord_worker_view view;
-    for (uint64_t w = 1; w <= 2; w++) {
-        assert_true(coord_core_worker(f->core, w, &view));
-        assert_int_equal(view.strikes, 1);
-    }
-    fx_work_all(f, 2);
-    assert_int_equal(f->state[1], COORD_COMPLETED);
+    assert_both_refuted(f);
     fx_destroy(f);
 }
 
