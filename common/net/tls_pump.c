@@ -378,23 +378,28 @@ static void send_tls_alert(int fd) {
         (void)!send(fd, alert, sizeof alert, MSG_NOSIGNAL | MSG_DONTWAIT);
 }
 
-/* True: the peer sent SP's greeting instead of a TLS record, so it does not use TLS. */
-static bool speaks_without_tls(tls_conn *conn) {
+/* Called by OpenSSL before each read of the socket. Looks at the peer's first three bytes, without
+ * taking them: an SP greeting instead of a TLS record shows that the peer does not use TLS. OpenSSL
+ * must not read before this is known, because it would take the greeting, which may arrive at any
+ * moment. */
+static long check_first_bytes(BIO *bio, int operation, const char *data, size_t size, int argi,
+                              long argl, int result, size_t *processed) {
+    tls_conn *conn = (tls_conn *)(void *)BIO_get_callback_arg(bio);
     unsigned char first[3];
-    if (conn->heard || recv(conn->fd, first, sizeof first, MSG_PEEK | MSG_DONTWAIT) < 3)
-        return false;
+    (void)data, (void)size, (void)argi, (void)argl, (void)processed;
+    if (operation != BIO_CB_READ || conn->heard) return result;
+    const ssize_t n = recv(conn->fd, first, sizeof first, MSG_PEEK | MSG_DONTWAIT);
+    if (n < 0 && (errno == EAGAIN || errno == EINTR)) {
+        BIO_set_retry_read(bio);
+        return -1;
+    }
     conn->heard = true;
-    conn->other_scheme = memcmp(first, "\0SP", 3) == 0;
-    if (conn->other_scheme && SSL_is_server(conn->ssl)) send_tls_alert(conn->fd);
-    return conn->other_scheme;
+    conn->other_scheme = n == sizeof first && memcmp(first, "\0SP", sizeof first) == 0;
+    return conn->other_scheme ? 0 : result;
 }
 
 static void shake_hands(tls_conn *conn) {
     int events = 0;
-    if (speaks_without_tls(conn)) {
-        net_tls_conn_end(conn, "it speaks tcp://, without TLS", false);
-        return;
-    }
     ERR_clear_error();
     errno = 0;
     int result = SSL_do_handshake(conn->ssl);
@@ -402,10 +407,14 @@ static void shake_hands(tls_conn *conn) {
         open_conn(conn);
         return;
     }
-    if (check_ssl(conn, result, &events) == BLOCKED)
+    if (conn->other_scheme) {
+        if (SSL_is_server(conn->ssl)) send_tls_alert(conn->fd);
+        net_tls_conn_end(conn, "it speaks tcp://, without TLS", false);
+    } else if (check_ssl(conn, result, &events) == BLOCKED) {
         poll_for(&conn->fd_poll, &conn->fd_events, events);
-    else
+    } else {
         end_with_error(conn);
+    }
 }
 
 static void on_event(uv_poll_t *poll, int status, int events) {
@@ -435,6 +444,8 @@ tls_conn *net_tls_conn_create(tls_loop *loop, const cop_tls *tls, int fd, const 
     conn->loop = loop;
     conn->fd = fd;
     conn->local = -1;
+    BIO_set_callback_ex(SSL_get_rbio(conn->ssl), check_first_bytes);
+    BIO_set_callback_arg(SSL_get_rbio(conn->ssl), (char *)conn);
     snprintf(conn->address, sizeof conn->address, "%s", address);
     uv_poll_init(&loop->loop, &conn->fd_poll, fd);
     conn->fd_poll.data = conn;
