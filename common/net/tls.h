@@ -83,8 +83,8 @@ typedef struct cop_tls_options {
 #define COP_CREDENTIAL_OPTIONS(type, stem)                                                         \
     {.name = "token",                                                                              \
      .argument = "TEXT",                                                                           \
-     .help = "the coordinator's token (default COPPICE_TOKEN, or the token of your own "           \
-             "coordinator on this machine)",                                                       \
+     .help = "the coordinator's token (default COPPICE_TOKEN, or that of your own coordinator "    \
+             "on this machine)",                                                                   \
      .kind = COP_OPTION_TEXT,                                                                      \
      .offset = offsetof(type, token)},                                                             \
         {.name = "token-file",                                                                     \
