@@ -278,6 +278,14 @@ static inline cop_err call_plain(cop_link *link, uint32_t method, uint32_t timeo
     return e;
 }
 
+/* Opens a link and makes one call, so that a short timeout of the next call is for its answer
+ * alone, however long connecting takes. */
+static inline cop_link *open_connected_link(host *h) {
+    cop_link *link = open_link(h);
+    COP_ASSERT(call_plain(link, ASK_ECHO, 10000, NULL) == COP_OK);
+    return link;
+}
+
 /* Bytes that depend on position and seed. */
 static inline cop_buffer *make_bytes(size_t size, uint32_t seed) {
     cop_buffer *b = cop_buffer_create(size);

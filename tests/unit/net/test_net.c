@@ -124,7 +124,7 @@ static void test_peer_addresses_are_reported(void **state) {
     for (int i = 0; i < 3; i++) {
         host h;
         start_host(&h, kinds[i]);
-        cop_link *link = open_link(&h), *other = open_link(&h);
+        cop_link *link = open_connected_link(&h), *other = open_link(&h);
         assert_int_equal(call_plain(link, ASK_HOLD, 50, NULL), COP_ERR_TIMEOUT);
         assert_true(wait_for(&h.holding, 1));
         /* the loop thread does not touch it until the release */

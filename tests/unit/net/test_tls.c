@@ -417,8 +417,7 @@ static void test_silent_connection_is_abandoned(void **state) {
     for (int i = 0; i < 2; i++) {
         host h;
         start_host(&h, kinds[i]);
-        cop_link *link = open_link(&h);
-        assert_int_equal(call_plain(link, ASK_ECHO, TIMEOUT_MS, NULL), COP_OK);
+        cop_link *link = open_connected_link(&h);
         uint64_t first = atomic_load(&h.last_connection);
         assert_int_equal(call_plain(link, ASK_DROP, 50, NULL), COP_ERR_TIMEOUT);
         assert_int_equal(call_plain(link, ASK_ECHO, TIMEOUT_MS, NULL), COP_OK);
