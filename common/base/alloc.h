@@ -18,9 +18,9 @@ void *cop_alloc_array(size_t count, size_t size);
 /* Returns memory with undefined content, aligned to 64 bytes, whatever its size. Meant for large
  * buffers that the caller overwrites. NULL: out of memory. */
 void *cop_alloc_raw(size_t size);
-/* Changes the size of a block, which may move; `pointer` NULL creates a block. The content of added
- * bytes is undefined. NULL: out of memory, and the old block stays valid. The new block may not be
- * aligned to 64 bytes, so do not use it for blocks whose users rely on that alignment. */
+/* Changes the size of a block, which may move. If `pointer` is NULL, it allocates a new block. The
+ * content of added bytes is undefined. NULL: out of memory, and the old block stays valid. The
+ * result may not be aligned to 64 bytes, even if the old block was. */
 void *cop_realloc(void *pointer, size_t size);
 /* Frees a block. NULL has no effect. */
 void cop_free(void *pointer);

@@ -51,7 +51,7 @@ void cop_buffer_release(cop_buffer *buffer) {
     if (!buffer) return;
     COP_ASSERT(buffer->size <= buffer->capacity);
     int before = atomic_fetch_sub_explicit(&buffer->references, 1, memory_order_acq_rel);
-    COP_ASSERT(before >= 1); /* unless this was the last reference, `buffer` may be gone by now */
+    COP_ASSERT(before >= 1); /* if others hold references, one of them may already have freed it */
     if (before == 1) buffer->on_free(buffer);
 }
 

@@ -15,9 +15,9 @@ uint64_t cop_clock_thread_ns(void);
 int64_t cop_clock_unix_ms(void);
 /* Blocks the calling thread for at least `ms` milliseconds, even if signals arrive. */
 void cop_clock_sleep_ms(unsigned ms);
-/* These two functions convert seconds from outside (an option, a job field) to milliseconds and to
- * nanoseconds. Zero, negative values and NaN give 0. A positive value gives at least 1, and at most
- * COP_MS_MAX milliseconds or COP_SECONDS_MAX seconds. */
+/* The next two functions convert seconds from outside (an option, a job field) to milliseconds and
+ * to nanoseconds. They return 0 for zero, negative values and NaN. For a positive value they return
+ * at least 1, and at most COP_MS_MAX milliseconds or COP_SECONDS_MAX seconds. */
 #define COP_MS_MAX      2000000000u /* 23 days; fits into nng's durations, which have 31 bits */
 #define COP_SECONDS_MAX 1e9         /* 31 years; adding it to cop_clock_ns() does not overflow */
 uint32_t cop_seconds_to_ms(double seconds);

@@ -93,7 +93,7 @@ cop_err cop_fail_errno(cop_error *error, int number, const char *format, ...)
     __attribute__((format(printf, 3, 4)));
 
 /* Inserts a formatted prefix, such as a file name, and ": " before the sentence of `error`. Returns
- * the code of `error`. If `error` is NULL, the code is unknown, and it returns INTERNAL. */
+ * the code of `error`, or INTERNAL if `error` is NULL. */
 cop_err cop_error_prefix(cop_error *error, const char *format, ...)
     __attribute__((format(printf, 2, 3)));
 

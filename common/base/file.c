@@ -425,7 +425,7 @@ cop_err cop_folder_remove(const char *path, cop_error *error) {
 }
 
 cop_err cop_folder_replace(const char *from, const char *to, cop_error *error) {
-    COP_ASSERT(strcmp(from, to) != 0); /* or this would remove the folder as its own old version */
+    COP_ASSERT(strcmp(from, to) != 0); /* otherwise the only copy would be removed below */
     if (!cop_folder_exists(to)) return cop_file_rename(from, to, error);
     if (exchange_or_fail(from, to) == 0) {
         COP_TRY(sync_parent(to, error));

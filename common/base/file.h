@@ -46,7 +46,7 @@ cop_err cop_file_write_text(const char *path, const char *text, cop_error *error
 /* Checks that cop_file_write could create a file at `path`. Call it before long work whose result
  * goes there. Writes nothing. INPUT: `path` cannot be written; the error gives the reason. */
 cop_err cop_file_check_place(const char *path, cop_error *error);
-/* True: `path` is a regular file, or the disk failed, so that it may be one. */
+/* True: `path` is a regular file. Also true if the disk failed, because `path` may then be one. */
 bool cop_file_exists(const char *path);
 /* True: `path` is a folder. */
 bool cop_folder_exists(const char *path);
@@ -107,7 +107,7 @@ char *cop_path_join(const char *folder, const char *name);
  *  - $COPPICE_CACHE
  *  - $XDG_CACHE_HOME/coppice
  *  - $HOME/.cache/coppice
- *  - .cache/coppice in the home folder that the system's list of users has, if it is this user's
+ *  - .cache/coppice in the home folder from the system's user database, if this user owns it
  *  - .cache/coppice in a folder in /tmp that only this user can access
  * NULL: out of memory, or the folder in /tmp cannot be created. */
 char *cop_path_cache(void);

@@ -14,8 +14,8 @@
 
 #define DEPTH_MAX 16 /* levels of folders below the first path that a walk visits */
 
-/* Called by `walk` for the path itself, and then for everything in it. `info` is from lstat,
- * because symbolic links are not followed. An error ends the walk. */
+/* `walk` calls a visitor for the path itself, and then for everything in it. `info` is the result
+ * of lstat: symbolic links are not followed. If a visitor returns an error, the walk ends. */
 typedef cop_err (*visitor)(void *context, const char *path, const struct stat *info,
                            cop_error *error);
 

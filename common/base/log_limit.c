@@ -28,7 +28,7 @@ static log_limit_entry *entry_of(log_limit *l, const cop_log_kind *kind, uint64_
         if (is_free ? !place || place->kind.kind : replaceable && !place) place = e;
     }
     if (!place) return NULL;
-    COP_ASSERT(!place->suppressed); /* or their number would never be reported */
+    COP_ASSERT(!place->suppressed); /* otherwise their number would never be reported */
     *place = (log_limit_entry){.kind = *kind, .since_ns = now_ns};
     place->kind.source = source;
     return place;

@@ -24,7 +24,7 @@ int cop_close_stdout(const char *program, int status) {
     errno = 0;
     const bool failed = fflush(stdout) != 0 || failed_before;
     if (failed && cop_stdout_is_unread()) {
-        signal(SIGPIPE, SIG_DFL); /* programs ignore it because they use sockets */
+        signal(SIGPIPE, SIG_DFL); /* until now the program ignored it, because it uses sockets */
         raise(SIGPIPE);
     }
     const int number = errno;

@@ -56,8 +56,8 @@ uint32_t cop_permutation_at(const cop_permutation *p, uint32_t index);
 /* Returns the number whose image is `index`, which must be below n. */
 uint32_t cop_permutation_inverse(const cop_permutation *p, uint32_t index);
 
-/* Returns p * 65536, rounded to the nearest integer, and up if there are two (D3); 0 <= p < 1. A
- * unit is dropped if its 16 random bits, as a number, are below this threshold. */
+/* Returns p * 65536, rounded to the nearest integer, ties upwards (D3). p must be in [0, 1). A unit
+ * is dropped if its 16 random bits, read as a number, are below this threshold. */
 uint32_t cop_rng_drop_threshold(double p);
 
 #endif

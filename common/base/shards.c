@@ -57,7 +57,7 @@ static void build_node(block_builder *builder, int from, int to) {
         return;
     }
     const int middle = from + (int)cop_tree_left((uint32_t)(to - from));
-    COP_ASSERT(builder->size[builder->next] <= middle - from); /* or the block is not a node */
+    COP_ASSERT(builder->size[builder->next] <= middle - from); /* the block must be a node */
     build_node(builder, from, middle);
     build_node(builder, middle, to);
     builder->ops[builder->length++] = -1;

@@ -15,7 +15,7 @@
 
 static bool reserve(cop_str *s, size_t more) {
     if (s->failed) return false;
-    if (more >= SIZE_MAX / 2 - s->length) { /* or doubling the capacity below could overflow */
+    if (more >= SIZE_MAX / 2 - s->length) { /* doubling the capacity below could overflow */
         s->failed = true;
         return false;
     }
@@ -69,7 +69,7 @@ void cop_str_printf(cop_str *s, const char *format, ...) {
 void cop_text_add(char *out, size_t size, const char *format, ...) {
     const size_t length = strnlen(out, size);
     va_list arguments;
-    if (length >= size) return; /* `out` has no NUL, so it has no room either */
+    if (length >= size) return; /* the text in `out` has no NUL, so there is no room left */
     va_start(arguments, format);
     vsnprintf(out + length, size - length, format, arguments);
     va_end(arguments);

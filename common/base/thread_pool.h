@@ -1,8 +1,8 @@
 /* A pool of threads, for parallel loops and for work in the background.
  *
  * Tasks wait in one queue. A task has parts. Whenever a thread is free, it takes the next part, so
- * a slow thread (the machine is busy) does not hold up the others. The caller owns the task, so the
- * pool allocates nothing for it. */
+ * a thread that is slow because the machine is busy does not hold up the others. The caller owns
+ * the task, so the pool allocates nothing for it. */
 #ifndef COP_BASE_THREAD_POOL_H
 #define COP_BASE_THREAD_POOL_H
 
