@@ -54,8 +54,8 @@ static bool means_label(const csv_file *f, uint32_t column) {
     return found;
 }
 
-/* For a job that names no label, so that the last column is the label: warns if the header gives
- * another column a name that is usual for labels. */
+/* Called if the job names no label, so that the last column is the label. Warns if another column
+ * has a name that is usual for labels. */
 static void warn_of_label(const csv_file *f, uint32_t last) {
     if (!f->names || means_label(f, last)) return;
     for (uint32_t c = 0; c < last; c++) {

@@ -39,9 +39,9 @@ typedef struct csv_columns {
 } csv_columns;
 
 /* Finds separator, header, columns and rows of f->text, which has `size` bytes, followed by a zero
- * byte. Sets all roles to CSV_VALUE. If the first line contains a name that `known` gives, it is
- * the header. INPUT, CORRUPT or LIMIT: the text is not a CSV file, is ambiguous, empty or too
- * large. Call csv_close afterwards, also after an error. */
+ * byte. Sets all roles to CSV_VALUE. If a field of the first line is a column name in `known`, the
+ * first line is the header. INPUT, CORRUPT or LIMIT: the text is not a CSV file, is ambiguous,
+ * empty or too large. Call csv_close afterwards, also after an error. */
 cop_err csv_scan(csv_file *f, size_t size, const csv_columns *known, cop_error *error);
 /* Reads a file, plain or gzipped, and scans it as csv_scan does. After an error there is nothing to
  * close. */

@@ -34,7 +34,7 @@ bool csv_next_line(char **at, csv_line *line) {
         *at += **at == '\r' && (*at)[1] == '\n' ? 2 : **at != '\0';
         if (!is_blank(line)) return true;
     }
-    line->text = *at; /* not the blank line that was read last */
+    line->text = *at; /* an empty line: without this, it would be the last blank line */
     line->length = 0;
     return false;
 }
@@ -286,8 +286,8 @@ static bool word_recurs(const csv_file *f, char *rest) {
  *
  *  - All fields are words.
  *  - A column has a word in the first line and a number, or no field, in the second line.
- *  - There are words and numbers, the numbers count up, and no word recurs in its column. Without
- *    this condition the words may be labels.
+ *  - There are words and numbers, the numbers count up, and no word recurs in its column. A word
+ *    that recurs is probably a label.
  *  - There are no words, and the line is the header that pandas writes (numbers_columns). */
 static cop_err is_header(const csv_file *f, const csv_line *second, bool *header,
                          cop_error *error) {
@@ -354,8 +354,8 @@ static cop_err split_first_line(csv_file *f, const csv_line *line, cop_error *er
 }
 
 /* Counts the lines of data, without blank lines. INPUT: a line has another number of fields than
- * the first line, or a quote is not closed. So the memory for the set is in proportion to the size
- * of the file. */
+ * the first line, or a quote is not closed. Since all lines have equally many fields, the memory
+ * for the set is in proportion to the size of the file. */
 static cop_err count_rows(csv_file *f, cop_error *error) {
     char *at = f->body;
     csv_line line = csv_before_body(f);

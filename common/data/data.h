@@ -58,13 +58,12 @@ typedef struct cop_data {
 
 /* Writes type and shape of a sample into `out`, such as "u8 (1, 28, 28)", and returns `out`. */
 const char *cop_data_describe(cop_data_type type, int32_t rank, const int32_t *dims, char out[64]);
-/* Are these valid names of classes? Each must be UTF-8 without control characters, not empty, and
- * have at most COP_CLASS_NAME_MAX bytes. All names, each with its zero byte, may have at most
- * COP_CLASS_NAMES_BYTES bytes. */
+/* True: these are valid names of classes. Each must be UTF-8 without control characters, not empty,
+ * and have at most COP_CLASS_NAME_MAX bytes. Together, with a zero byte after each, they may have
+ * at most COP_CLASS_NAMES_BYTES bytes. */
 bool cop_class_names_ok(const char *const *names, size_t count);
-/* Gives the classes of `data` copies of these names; `count` must be data->classes. If a name is
- * invalid, the log gets a warning, no class has a name afterwards, and the call succeeds.
- * NO_MEMORY. */
+/* Sets the names of the classes of `data` to copies of `names`; `count` must be data->classes. If a
+ * name is invalid, writes a warning to the log, removes all names, and succeeds. NO_MEMORY. */
 cop_err cop_data_name_classes(cop_data *data, const char *const *names, size_t count,
                               cop_error *error);
 /* The name of a class ("red"), owned by the set. If the set has no name for it, writes the number
@@ -170,7 +169,7 @@ typedef struct cop_data_format {
 } cop_data_format;
 /* The format with this name. Static. NULL: the name is unknown. */
 const cop_data_format *cop_data_format_find(const char *name);
-/* Loads the set at a path and finds out its format. The path may lead to:
+/* Finds out the format of the data at a path, and loads them. The path may be that of:
  *
  *  - a folder with all files of MNIST or CIFAR;
  *  - a folder with one folder of images per class;
@@ -179,21 +178,21 @@ const cop_data_format *cop_data_format_find(const char *name);
  *  - an .npz or .pack file.
  *
  * `how` (may be NULL) gives label, drop, drop_count, unlabelled, order and resize; its other
- * members are not used. NOT_FOUND: nothing is at the path, or nothing of this list. If the format
- * was recognised, the code of an error is never NOT_FOUND: a missing file inside the set is INPUT.
- */
+ * members are not used. NOT_FOUND: the path does not exist, or is none of these. Once the format is
+ * recognised, no error is NOT_FOUND: if a file of the set is missing, the error is INPUT. */
 cop_err cop_data_open_path(const char *path, const cop_data_input *how, cop_data **out,
                            cop_error *error);
 
 /* Is the value a whole number from 0 to 255? If all values of both parts are, the samples of a set
  * are u8, otherwise f32. */
 bool cop_data_is_byte(float value);
-/* Converts u8 samples to f32 samples of the same values: older versions stored all values of CSV
- * files as f32. Replaces *data by the new set, which has another digest, and drops the reference to
- * the old set. Does nothing if the samples are f32. On failure *data is unchanged. NO_MEMORY. */
+/* Converts u8 samples to f32 samples of the same values, for jobs of older versions, which stored
+ * all values of CSV files as f32. Replaces *data by the new set, which has another digest, and
+ * drops the reference to the old set. Does nothing if the samples are f32 already. On failure *data
+ * is unchanged. NO_MEMORY. */
 cop_err cop_data_widen(cop_data **data, cop_error *error);
-/* Should training divide the values by 255? True if the samples are u8, and they are images or a
- * training value exceeds 127. Flat samples of smaller values are probably counts, ranks or truth
+/* Should training divide the values by 255? True if the samples are u8 images, or flat u8 samples
+ * of which a training value exceeds 127. Smaller flat values are probably counts, ranks or truth
  * values; divided by 255, they would nearly vanish. */
 bool cop_data_looks_like_bytes(const cop_data *data);
 

@@ -147,7 +147,7 @@ static cop_err read_image(const char *path, const uint32_t resize[2], cop_image 
 /* One part that is being filled with images. */
 typedef struct filling {
     const cop_data_part *to;
-    const int32_t *numbers; /* the number in the training part of each class of this part */
+    const int32_t *numbers; /* for each class of this part: its number in the training part */
     const char *first;      /* path of the first training image, for errors */
     const uint32_t *resize; /* height and width, as in read_image */
     uint32_t row;           /* index of the next sample */

@@ -63,9 +63,10 @@ static const char *const known_names[][2][2] = {
 };
 enum { KNOWN_NAMES = sizeof known_names / sizeof *known_names };
 
-/* Chooses the arrays of a part, {samples, labels}. A name that the job gives is used. If it gives
- * one name or none, the first row of known_names that agrees with it and exists in the file
- * decides. If there is no such row, the names are "images" and "labels". */
+/* Chooses the names of the arrays of a part, {samples, labels}. Uses the names that the job gives.
+ * If the job does not give both, takes the others from the first row of known_names that contains
+ * the given name and whose other names exist in the file. If there is no such row, the other names
+ * are "images" and "labels". */
 static void choose_names(const cop_data_files *f, const cop_data_content *npz, bool test,
                          const char *names[2]) {
     names[0] = f->images ? f->images : "images";

@@ -9,7 +9,7 @@ typedef struct samples_format {
     const char *name; /* for errors */
     /* Does the content have this format? Looks at its first bytes only. */
     bool (*is)(const cop_data_content *content);
-    /* Reads the samples. After an error the caller frees the memory that *out has by then. */
+    /* Reads the samples. After an error the caller frees what *out already owns. */
     cop_err (*decode)(const cop_data_content *content, const cop_data_form *form,
                       cop_data_samples *out, cop_error *error);
 } samples_format;
