@@ -29,10 +29,9 @@ size_t cop_codec_size(const cop_message *message);
 /* Encodes a message into `out`, which has room for cop_codec_size bytes; all of them are written.
  * Between the buffers of the parts and the socket, parts are copied only here. */
 void cop_codec_encode(const cop_message *message, void *out);
-/* Encodes a message as cop_codec_encode does, but writes another major version into the frame. With
- * it a program answers a peer of another version by a FAILURE that this peer can read: the header
- * and FAILURE are the same in all versions. Asserts that another version is only used for FAILURE.
- */
+/* Encodes a message as cop_codec_encode does, but writes the given major version into the frame.
+ * With this a program can send a FAILURE to a peer of another version: the header and FAILURE are
+ * the same in all versions. Asserts that only a FAILURE gets another version than our own. */
 void cop_codec_encode_as(const cop_message *message, uint16_t version, void *out);
 /* The major version in the header of a frame. -1: the bytes are not a frame. */
 int cop_codec_version(const cop_buffer *frame);

@@ -52,8 +52,9 @@ static bool encloses(const char *outer, const char *inner) {
     return length == 0 || !inner[length] || inner[length] == '.' || inner[length] == '[';
 }
 
-/* The place of a field is that of the newest mark that encloses it. Within one source, a field is
- * marked after the messages that contain it. A later source (--set) replaces a field as a whole. */
+/* The place of a field is that of the newest mark whose path encloses it. The newest one is the
+ * right one: within a file, a field is marked after the messages that contain it, and a later --set
+ * replaces a field with everything in it. */
 void cop_document_where(const Coppice__Job *job, const char *field, char *out, size_t size) {
     const mark *m = cop_proto_attachment(&job->base);
     COP_ASSERT(size >= 1);

@@ -7,8 +7,8 @@
  * --set, then cop_document_check_read, then cop_document_resolve. A program that receives a job
  * over the wire calls cop_proto_unpack, then cop_document_check.
  *
- * A *root message* owns an arena (codec.h): it was read, unpacked or copied on its own, and is not
- * part of another message. Only a job that is a root message knows where its fields were read. */
+ * A *root message* owns an arena (codec.h). It was read, unpacked or copied by itself, and is not
+ * part of another message. Places of fields are recorded only for a job that is a root message. */
 #ifndef COP_WIRE_DOCUMENT_H
 #define COP_WIRE_DOCUMENT_H
 
@@ -33,9 +33,9 @@ cop_err cop_document_parse_job(const char *text, size_t size, const char *name, 
  * because a message that was created on the path may lack required fields. INPUT: path or value is
  * invalid. After an error the job may be half changed, so the caller may only free it. */
 cop_err cop_document_set(Coppice__Job *job, const char *assignment, cop_error *error);
-/* Gives every field that is not set its default. The job is *resolved* afterwards. Two defaults
- * depend on other fields: train.shards is at most train.batch, and scope and variant of a mask
- * layer are those of job.dropout. NO_MEMORY. */
+/* Sets every field that is not set to its default. The job is *resolved* afterwards. Two defaults
+ * depend on other fields: that of train.shards is at most train.batch, and those of scope and
+ * variant of a mask layer are the values in job.dropout. NO_MEMORY. */
 cop_err cop_document_resolve(Coppice__Job *job, cop_error *error);
 /* Checks a job from the wire by the rules that apply to job files. The job may be part of a larger
  * message. INPUT: a field is missing or out of range, or this program does not know it. */
@@ -104,7 +104,7 @@ void cop_document_fields_fini(cop_document_fields *fields);
 /* The value of the field with this path; NULL: it is not set. */
 const char *cop_document_fields_find(const cop_document_fields *fields, const char *path);
 /* Sets data.split to `last` if the job is pinned and has no data.split. Such a job is older than
- * the field and used the last rows for validation, so it keeps its rows. */
+ * this field, and its validation rows were the last rows. */
 void cop_document_set_legacy_split(Coppice__Job *job);
 /* Removes `pinned`, and every field whose value is its default. The result is a short job that
  * resolves to the same job again. */

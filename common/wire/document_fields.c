@@ -107,8 +107,8 @@ static bool is_default(const cop_proto *m, const cop_proto_field *field) {
     return same;
 }
 
-/* Is no field of this message set, and does the message have a default? The latter matters for
- * `augment: {}`, which is not the same as no augment. */
+/* True: no field of this message is set, and the message has a default. A message without a default
+ * must stay even if it is empty: `augment: {}` is not the same as no augment. */
 static bool is_default_message(const cop_proto *m, const cop_proto_field *field) {
     const cop_field_row *row = cop_fields_find(m->descriptor, field);
     const cop_proto *inner = cop_reflect_message(m, field, 0);

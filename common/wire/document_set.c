@@ -30,8 +30,8 @@ static char *next_name(setter *s) {
 }
 
 /* If the message is a one-of, clears its other members, because `field` will be set. INPUT: the
- * path goes on inside `field`, but another member is set, as for "model.0.linear.units" if model[0]
- * is a dropout. Only a whole value may replace another member. */
+ * path names a field inside `field`, but another member is set, as for "model.0.linear.units" if
+ * model[0] is a dropout. Only a value for the whole of `field` may replace another member. */
 static cop_err choose_member(const setter *s, const place *at, const cop_proto_field *field) {
     const cop_proto_type *type = at->message->descriptor;
     if (!cop_fields_one_of(type)) return COP_OK;

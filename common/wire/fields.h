@@ -13,8 +13,8 @@
 #include <stdbool.h>
 #include <stddef.h>
 
-/* One field. If min and max are both 0, the field has no range; that is so if it is not a number.
- */
+/* One field. If min and max are both 0, the field has no range, for example because it is not a
+ * number. */
 typedef struct cop_field_row {
     const char *name; /* "Train.batch": message and field */
     bool required;    /* the field must be set */

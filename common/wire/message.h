@@ -173,9 +173,9 @@ typedef struct cop_message {
         cop_answer answer;
     };
     cop_buffer *part[COP_MESSAGE_PARTS]; /* a reference to each part, or NULL */
-    /* A reference that only a reply may have, otherwise NULL; it is not part of the frame. When the
-     * last reference to the buffer is released, on any thread, the reply was sent or dropped and no
-     * longer takes memory. The release function of the buffer can react to that. */
+    /* Not part of the frame. NULL, or in a reply a buffer that shows when the reply no longer takes
+     * memory: its last reference is released, on any thread, after the reply was sent or dropped.
+     * The buffer's on_free can react to that. */
     cop_buffer *receipt;
 } cop_message;
 

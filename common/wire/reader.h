@@ -52,9 +52,10 @@ typedef struct cop_yaml_source {
 cop_err cop_yaml_load(const cop_yaml_source *from, yaml_document_t *out, cop_error *error);
 
 /* Fills the message *out, of type `type`, from a node; `p` is the path of the message. If *out is
- * NULL, makes a new message in the arena of r->root. The node is a map. It may be a name if the
- * type is a one-of (`- relu`), and a text if the type has a shorthand (cop_fields_shorthand). An
- * empty node counts as an empty map, except for a one-of. Errors are those of cop_reader_field. */
+ * NULL, makes a new message in the arena of r->root. The node must be a map, with two exceptions:
+ * for a one-of it may be a name (`- relu`), and for a type with a shorthand (cop_fields_shorthand)
+ * it may be a text. An empty node counts as an empty map, except for a one-of. Errors are those of
+ * cop_reader_field. */
 cop_err cop_reader_message(const cop_reader *r, const yaml_node_t *node, const cop_proto_type *type,
                            const cop_field_path *p, cop_proto **out);
 /* Fills the field `field` of `message` from a node; `p` is the path of the field. The field may be

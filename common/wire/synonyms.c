@@ -7,8 +7,8 @@
 #include "common/wire/fields.h"
 
 /* A row has a valid name, and the words that mean it, with a blank before and after each word. A
- * word may be in several rows. Then the first row counts whose name is valid in the place of the
- * word. For "size", it is "units" in a linear layer and "kernel" in a pooling layer. */
+ * word may be in several rows: then the first row counts whose name is valid where the word was
+ * used. So "size" means "units" in a linear layer, and "kernel" in a pooling layer. */
 static const struct {
     const char *name, *words;
 } rows[] = {
