@@ -11,8 +11,8 @@
 #include "common/net/net.h"
 #include "common/net/tls_internal.h"
 
-#define KEEPALIVE_S 15    /* a silent connection is probed after, and then every, 15 seconds */
-#define UNACKED_MS  30000 /* a connection whose bytes are not acknowledged for so long is lost */
+#define KEEPALIVE_S 15    /* a silent connection is probed every 15 seconds */
+#define UNACKED_MS  30000 /* if bytes stay unacknowledged for longer, the connection is lost */
 
 /* ---- URLs ---- */
 

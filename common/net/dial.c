@@ -3,9 +3,9 @@
  * and tries the addresses one after the other. Each phase of an attempt has a deadline, so if the
  * coordinator hangs, the next attempt follows within seconds. A name server that hangs is reported.
  *
- * nng does not connect itself, for three reasons: it aborts when a socket is closed while it
- * resolves a name (nanomsg/nng#2110), it does not report why there is no connection, and it does
- * not notice that the peer uses TLS and the URL does not, or the reverse. With TLS, tls_pump.c
+ * We do not let nng connect, for three reasons. It aborts when a socket is closed while it resolves
+ * a name (nanomsg/nng#2110). It does not report why there is no connection. It does not notice if
+ * one side uses TLS and the other does not. With TLS, tls_pump.c
  * takes over the connection. Without TLS, nng gets the socket as soon as the peer has sent the
  * first byte of SP's greeting, which every coordinator sends at once. */
 #include "common/net/internal.h"
@@ -224,9 +224,9 @@ static void reject_tls_peer(net_dialer *d) {
     attempt_failed(d, text, NET_OTHER_SCHEME);
 }
 
-/* The greeting arrived after the probe. The probe was a greeting of ours, and nng would send a
- * second one, so the connection cannot be used. The next attempt waits longer for the greeting,
- * because the peer may always be this slow. */
+/* Called if the peer's greeting arrives after the probe. The probe was already our greeting, and
+ * nng would send a second one, so the connection cannot be used. The next attempt waits longer for
+ * the greeting, because the peer may always be this slow. */
 static void reject_slow_peer(net_dialer *d) {
     d->greeting_ms = doubled(d->greeting_ms, CONNECT_MAX_MS);
     attempt_failed(d, "the coordinator was slow to answer", NET_LATER);

@@ -33,8 +33,8 @@ struct net_item {
     cop_request *request; /* of REQUEST; it contains this item */
 };
 
-/* How a transport ends a request: with a reply, whose parts it takes over, or without one (`drop`).
- * Both free the request. Loop thread. */
+/* The two ways in which a transport ends a request. `reply` sends a message and takes over its
+ * parts; `drop` sends nothing. Both free the request. Loop thread. */
 typedef struct net_transport {
     void (*reply)(cop_request *request, cop_message *message);
     void (*drop)(cop_request *request);
@@ -101,12 +101,13 @@ void net_hub_release(net_hub *hub);
 /* ---- nng_server.c: the server side over nng. Loop thread unless a comment says otherwise ---- */
 /* Opens the nng socket. After an error, *out may be set; cop_server_destroy then frees it. */
 cop_err net_nng_create(cop_server *server, net_nng **out, cop_error *error);
-/* These two do the work of cop_server_listen and cop_server_expect. */
+/* The next two functions do the work of cop_server_listen and cop_server_expect. */
 cop_err net_nng_listen(net_nng *nng, const char *url, cop_error *error);
 void net_nng_expect(net_nng *nng, int workers);
 /* Opens more contexts if too few wait for requests. Call it after each request. */
 void net_nng_replenish(net_nng *nng);
-/* These three do the work of cop_server_disconnect, cop_server_close and cop_server_destroy. */
+/* The next three functions do the work of cop_server_disconnect, cop_server_close and
+ * cop_server_destroy. */
 void net_nng_disconnect(net_nng *nng, uint64_t connection);
 void net_nng_close(net_nng *nng);
 void net_nng_destroy(net_nng *nng);

@@ -17,7 +17,8 @@
  *  - WAITING: it waits for the reply.
  *  - ANSWERED: the reply has arrived, but the call has not taken it.
  *  - ABANDONED: it has ended without a reply, by a timeout or a cancel.
- *  - DISCONNECTED: its connection was closed or it was interrupted, and it has not noticed yet. */
+ *  - DISCONNECTED: its connection was closed, or the call was interrupted. The calling thread has
+ *    not noticed yet. */
 typedef enum call_state { IDLE, WAITING, ANSWERED, ABANDONED, DISCONNECTED } call_state;
 
 /* While `at_server` is true, the server has the request, and only the server may use it. If the
@@ -46,7 +47,7 @@ static void free_link(memory_link *link) {
 
 /* ---- server side: loop thread ---- */
 
-/* The server returns the request, with the reply `message`, or without a reply if it is NULL. */
+/* Called when the server gives the request back. `message` is the reply; NULL: there is none. */
 static void finish_request(memory_link *link, cop_message *message) {
     cop_message_fini(&link->request.message);
     uv_mutex_lock(&link->mutex);

@@ -100,9 +100,9 @@ cop_err cop_link_open(const char *url, const cop_tls *tls, cop_link **out, cop_e
  * of copying them. The server must not be closed yet, but the link may outlive it. The caller owns
  * *out and frees it with cop_link_close. Any thread. */
 cop_err cop_link_open_local(cop_server *server, cop_link **out, cop_error *error);
-/* Makes calls fail as soon as it is known that the coordinator is absent. It is absent if no
- * program listens at any address of the host (ipc://: at the path), or if the host does not exist.
- * Without this, a call waits for the coordinator until its deadline. Use it before the first
+/* Makes a call fail as soon as the link finds the coordinator absent. It is absent if no program
+ * listens at any address of the host (ipc://: at the path), or if the host does not exist.
+ * Otherwise a call waits for the coordinator until the call's deadline. Call this before the first
  * cop_link_call. */
 void cop_link_set_impatient(cop_link *link);
 /* Sends `request` and waits for the reply, at most timeout_ms milliseconds. The link takes over the

@@ -42,7 +42,7 @@ static bool grow(net_peers *peers) {
 }
 
 bool net_peers_add(net_peers *peers, uint32_t listener, const cop_peer *peer, const char *address) {
-    COP_ASSERT(listener); /* nng counts its listeners from 1; 0 stands for no listener */
+    COP_ASSERT(listener); /* nng numbers its listeners from 1; 0 means no listener */
     uv_mutex_lock(&peers->mutex);
     bool room = peers->count < peers->capacity || grow(peers);
     if (room) {

@@ -26,7 +26,7 @@
  * INLINE_REPLIES (server.c) in one iteration of the loop. */
 #define INLINE_BYTES 65536
 
-/* The states of a context:
+/* The states of a context, which handles one request at a time:
  *  - RECEIVING: it waits for a request.
  *  - HELD: its request is in the server's queue, at the handler, or at an encoder thread.
  *  - SENDING: nng sends its reply.

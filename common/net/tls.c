@@ -238,9 +238,8 @@ static int on_verified(int good, X509_STORE_CTX *check) {
     tls_verdict *verdict = ssl ? SSL_get_app_data(ssl) : NULL;
     if (good || !verdict || verdict->text[0]) return good;
     int code = X509_STORE_CTX_get_error(check);
-    /* If a certificate has expired or is not valid yet, the verdict is about that certificate,
-     * which may be the CA's. For all other faults it is about the peer's own certificate, because
-     * that is the one that people know. */
+    /* For a wrong date the sentence names the certificate with that date, which may be the CA's.
+     * For all other faults it names the peer's own certificate, because people know that one. */
     bool dated = code == X509_V_ERR_CERT_HAS_EXPIRED || code == X509_V_ERR_CERT_NOT_YET_VALID;
     bool ca = dated && X509_STORE_CTX_get_error_depth(check) > 0;
     describe_verdict(

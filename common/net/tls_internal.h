@@ -102,7 +102,7 @@ struct tls_conn {
     tls_stream out;              /* from nng to the peer */
     uint64_t deadline_ns;        /* when it is ended; has no meaning in state OPEN */
     tls_conn *next, *previous;   /* in one of the loop's two lists, oldest first */
-    cop_peer peer;               /* identity of the peer, after the handshake */
+    cop_peer peer;               /* identity of the peer; empty before the handshake is done */
     char address[64];            /* of the peer */
     uint32_t listener;           /* number of nng's listener for it; 0: there is none */
 };

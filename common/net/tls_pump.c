@@ -191,7 +191,7 @@ static void follow_frames(tls_frames *f, const unsigned char *bytes, size_t size
 
 static progress fill_out(tls_conn *conn, int *local_events) {
     tls_stream *s = &conn->out;
-    COP_ASSERT(is_empty(s)); /* or bytes that are not sent yet would be lost */
+    COP_ASSERT(is_empty(s)); /* otherwise bytes that are not sent yet would be lost */
     ssize_t n = recv(conn->local, s->bytes, TLS_BUFFER_SIZE, MSG_DONTWAIT);
     s->begin = 0;
     s->end = n > 0 ? (size_t)n : 0;
