@@ -6,7 +6,8 @@
 
 #include "common/job/job.h"
 
-/* D10: evaluations sum the losses of this many samples at once, then add these sums in order. */
+/* An evaluation sums the losses of this many samples at a time, then adds these sums in order (rule
+ * D10 of docs/reference/portable-1.md). */
 enum { COP_EVAL_COLUMNS = 125 };
 
 /* The weights and the samples of a block. All pointers are borrowed. */
@@ -22,7 +23,8 @@ typedef struct cop_block {
  * block->labels. */
 cop_samples cop_block_samples(const cop_block *block);
 
-/* Shards [first, first + count) of a step. They must be a node of D5's tree. */
+/* Shards [first, first + count) of a step. They must be a node of the summation tree
+ * (cop_tree_is_node). */
 typedef struct cop_block_shards {
     uint64_t step;        /* from 1 */
     const int32_t *sizes; /* samples of each shard of the step, from shard 0 (cop_shard_sizes) */
@@ -34,9 +36,9 @@ typedef struct cop_block_shards {
 void cop_block_train(cop_pass *pass, const cop_block *block, const cop_block_shards *shards,
                      float *gradient, cop_pass_result *result);
 /* Evaluates the block. first_sample is the index of its first row in the evaluated part of the
- * data. The pass must have room for COP_EVAL_COLUMNS samples. A caller that evaluates a part by
- * several calls and adds up the results gets D10's order only if each call except the last covers a
- * multiple of COP_EVAL_COLUMNS samples. */
+ * data. The pass must have room for COP_EVAL_COLUMNS samples. A caller may evaluate a part by
+ * several calls and add up the results. To get D10's order, each of these calls except the last
+ * must cover a multiple of COP_EVAL_COLUMNS samples. */
 void cop_block_evaluate(cop_pass *pass, const cop_block *block, uint32_t first_sample,
                         cop_pass_result *result);
 

@@ -1,6 +1,6 @@
 /* Checkpoints. Each is written completely to the folder `writing`, which is then renamed. So a
- * folder with a name like `step-00000500` is complete, unless it was altered later; the hashes in
- * its state.json reveal that. See job.h. */
+ * folder with a name like `step-00000500` is complete. If somebody alters it later, the hashes in
+ * its state.json reveal it. See job.h. */
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -224,7 +224,7 @@ static cop_err save_in(const cop_job *job, const char *checkpoints, const cop_ch
     char *writing = cop_path_join(checkpoints, "writing"),
          *target = cop_path_join(checkpoints, name);
     cop_err e = writing && target ? COP_OK : cop_no_memory(error);
-    if (!e) e = cop_folder_remove(writing, error); /* a killed process may have left it */
+    if (!e) e = cop_folder_remove(writing, error); /* a killed process may have left one behind */
     if (!e) e = write_files(job, writing, c, error);
     if (!e) e = cop_folder_replace(writing, target, error); /* an earlier run may have left it */
     if (e && writing) cop_folder_remove(writing, NULL);

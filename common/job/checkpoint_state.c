@@ -35,9 +35,9 @@ static void put_real(cop_str *out, const char *key, double value) {
     cop_str_append(out, ",\n");
 }
 
-/* If there is no best checkpoint, best_error is -1. So a best_error below 0 (a loss) needs this
- * line, which marks it as valid. Earlier versions ignore the line and read such a file as one
- * without a best checkpoint. Files without the line are the same in all versions. */
+/* A best_error of -1 means that there is no best checkpoint. But a loss may be negative, too: then
+ * this line marks best_error as valid. Earlier versions ignore the line, and read such a file as
+ * one without a best checkpoint. They write the same file as this version if no loss is below 0. */
 static const char negative_best[] = "  \"best_is_negative\": true,\n";
 
 static void put_best(cop_str *out, const cop_checkpoint *c) {
@@ -87,7 +87,7 @@ static bool take_double(const char *text, const char *key, double *out) {
     return true;
 }
 
-/* Returns whether the hash at the end is that of the text before it. */
+/* True: the hash at the end of the text is that of the text before it. */
 static bool is_sealed(const char *text, size_t size) {
     char expected[64];
     const char *seal = strstr(text, SEAL);

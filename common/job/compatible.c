@@ -85,7 +85,7 @@ typedef struct message_pair {
 
 static bool differ(message_pair m, const char *path, difference *out);
 
-/* Returns whether the values number `i` of a field differ. Both messages have such a value. */
+/* True: value number `i` of a field differs between the two messages, which both have it. */
 static bool values_differ(message_pair m, const cop_proto_field *field, size_t i, const char *path,
                           difference *out) {
     if (field->type == PROTOBUF_C_TYPE_MESSAGE)

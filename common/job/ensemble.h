@@ -6,8 +6,8 @@
 #include "common/ensemble/ensemble.h"
 #include "proto/api.pb-c.h"
 
-/* The cop_average of an ensemble that does not average its members: it runs one pass with scaled
- * weights. */
+/* The value of a cop_average for weight scaling: instead of averaging members, it runs the whole
+ * network once, with scaled weights. */
 #define COP_AVERAGE_WEIGHT_SCALING ((cop_average)0)
 /* Reads "arithmetic", "geometric" or "weight-scaling". Returns false for any other name. */
 bool cop_average_read(const char *name, cop_average *out);

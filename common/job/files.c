@@ -26,9 +26,8 @@ static char *resolve_file(const location *where, const char *file) {
     return path;
 }
 
-/* Returns whether the data are loaded without labels. That is so if the target of the job is the
- * input. But a job that is pinned to labelled data needs them, because they are part of the data's
- * digest. */
+/* True: the data are loaded without labels, because the job's target is the input. False if the job
+ * is pinned to labelled data: it needs the labels, because the digest of the data covers them. */
 static bool unlabelled(const Coppice__Job *m) {
     const bool pinned = m->pinned && m->pinned->classes > 1;
     return m->data->has_target && m->data->target == COPPICE__DATA__TARGET__INPUT && !pinned;

@@ -72,10 +72,11 @@ void job_format_state(const cop_checkpoint *c, const job_state *s, cop_str *out)
 /* Reads state.json: fills the hashes of *s and all fields of *c except weights and states. CORRUPT:
  * the file is damaged; any changed byte is noticed. */
 cop_err job_read_state(const char *path, cop_checkpoint *c, job_state *s, cop_error *error);
-/* Checks that `job` may continue from a checkpoint of the job `theirs`, whose message it changes.
- * Everything that decides the bits of the coming steps must be equal. cop_checkpoint_load says what
- * may differ. Fails with INPUT if something else differs; the error says that `path` is of another
- * job, and names the first field that differs. */
+/* Checks that `job` may continue from a checkpoint of the job `theirs`. Everything that decides the
+ * bits of the coming steps must be equal; the comment of cop_checkpoint_load lists what may differ.
+ * The check changes `theirs`, so the caller may only free it afterwards. Fails with INPUT if
+ * something else differs; the error says that `path` is of another job, and names the first field
+ * that differs. */
 cop_err job_check_compatible(const cop_job *job, Coppice__Job *theirs, const char *path,
                              cop_error *error);
 

@@ -21,7 +21,7 @@ typedef struct cop_job {
     uint64_t seed;
     uint32_t batch;  /* samples of a minibatch */
     uint32_t shards; /* of a minibatch */
-    bool last_keep;  /* an epoch's last, incomplete minibatch counts; false: it is dropped */
+    bool last_keep;  /* train on the incomplete minibatch at the end of an epoch */
     uint64_t steps;  /* of the whole job */
     uint64_t steps_per_epoch;
     uint32_t train_samples, validation_samples, test_samples;
@@ -31,7 +31,7 @@ typedef struct cop_job {
     bool evaluate_on_test;     /* false: evaluations use the validation samples */
     uint32_t evaluate_every;   /* epochs */
     uint64_t checkpoint_every; /* steps */
-    uint32_t checkpoint_keep;  /* the newest ones that remain; the best remains, too */
+    uint32_t checkpoint_keep;  /* how many of the newest to keep, in addition to the best */
     atomic_int references;
 } cop_job;
 
@@ -171,7 +171,7 @@ cop_err cop_checkpoint_save(const cop_job *job, const char *folder,
 typedef struct cop_checkpoint_source {
     const char *folder; /* the run folder, which holds the folder `checkpoints` */
     uint64_t max_step;  /* ignore checkpoints of later steps; COP_CHECKPOINT_ANY_STEP: try all */
-    cop_str *notes;     /* gets a line for each damaged checkpoint that was tried; NULL: no notes */
+    cop_str *notes;     /* a line is appended for each damaged checkpoint tried; NULL: no notes */
 } cop_checkpoint_source;
 /* The caller's buffers for what a checkpoint holds, each cop_model_floats long. */
 typedef struct cop_checkpoint_buffers {
@@ -180,8 +180,8 @@ typedef struct cop_checkpoint_buffers {
 } cop_checkpoint_buffers;
 /* Loads the newest intact checkpoint. Tries the one that `latest` names, then the others from the
  * newest to the oldest. Skips those that are damaged and those of a step beyond the end of the job.
- * Fills the buffers and *checkpoint; after an error their content is undefined. from->notes also
- * gets a line if a checkpoint is loaded although others lie beyond the end of the job.
+ * Fills the buffers and *checkpoint; after an error their content is undefined. Also appends a line
+ * to from->notes if it skipped checkpoints beyond the end of the job and loaded an earlier one.
  *
  * Fails with NOT_FOUND if there is no intact checkpoint, and with INPUT if the only intact ones lie
  * beyond the end of the job. Also fails with INPUT as soon as it meets a checkpoint of another job.

@@ -1,5 +1,5 @@
-/* Pinning: the section `pinned` of a job fixes everything that follows from its data (digest,
- * shape, counts, statistics, steps), so that coordinator and workers need no data to agree on it.
+/* Pinning a job: its section `pinned` records everything that follows from its data (digest, shape,
+ * counts, statistics, steps). So coordinator and workers agree on these without reading the data.
  * See internal.h. */
 #include <math.h>
 #include <stdio.h>
