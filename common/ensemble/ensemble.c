@@ -225,7 +225,8 @@ void cop_ensemble_merge(cop_ensemble_sums *into, const cop_ensemble_sums *from) 
         }
 }
 
-/* The ECE of all samples that are not in group `without`. If it is -1, of all samples. */
+/* The expected calibration error of all samples that are not in group `without`; -1 leaves out no
+ * group. */
 static double calibration(const cop_ensemble_sums *s, int without) {
     double gaps = 0, all = 0;
     for (int b = 0; b < COP_ENSEMBLE_BINS; b++) {

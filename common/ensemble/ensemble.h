@@ -24,8 +24,9 @@ typedef struct cop_ensemble_sums {
      *   2  the sum over all classes of (p - 1)^2 for the label and p^2 for each other class
      *   3  the share of pairs of members that chose different classes */
     double value[4], square[4];
-    /* For the calibration error. A sample's largest probability decides its bin. Its index in the
-     * evaluated part decides its group; the groups are those of the jackknife. */
+    /* For the calibration error and, by the jackknife, its standard error. The largest probability
+     * of a sample decides its bin. The index of the sample in the evaluated part decides its
+     * jackknife group. */
     struct {
         double count;      /* the number of samples */
         double confidence; /* the sum of their largest probabilities */

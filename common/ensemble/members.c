@@ -8,8 +8,8 @@
 #include "common/nn/thin.h"
 
 #define COLUMNS_MIN 125
-/* A pass that would need more memory than this, not counting a thinned network, runs fewer columns
- * at once, but at least COLUMNS_MIN. */
+/* The memory of a pass, not counting a thinned network. If more would be needed, the pass runs
+ * fewer columns at a time, but at least COLUMNS_MIN. */
 #define PASS_BYTES ((size_t)64 << 20)
 
 struct cop_members {

@@ -1,8 +1,8 @@
 /* The figures of an ensemble over a whole evaluated part, which is divided into slices of
  * COP_EVAL_SLICE samples (D10). Within a slice, members and samples are added in ascending order,
- * and the slices are merged in ascending order. So the figures have the same bits, no matter who
- * computed the members and which slice was complete first. The coordinator uses this, and so does
- * the client when it evaluates in its own process. */
+ * and the slices are merged in ascending order. So the bits of the figures do not depend on who
+ * computed the members, or on which slice was complete first. The coordinator uses this, and so
+ * does the client when it evaluates in its own process. */
 #ifndef COP_ENSEMBLE_SLICES_H
 #define COP_ENSEMBLE_SLICES_H
 
