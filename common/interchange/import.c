@@ -84,9 +84,10 @@ static cop_err convert(const cop_parameter *p, const cop_tensor_entry *t, const 
 }
 
 /* Returns the length of a prefix that all names share and that ends in a dot, such as "module.".
- * The name of the model's first parameter must be among the names without it. Returns 0 if there is
- * no such prefix. PyTorch's wrappers put one before all names: DataParallel puts "module.", compile
- * puts "_orig_mod.", and modules around the model often put "model." or "net.". */
+ * Without the prefix, one of the names must be that of the model's first parameter. Returns 0 if
+ * there is no such prefix. PyTorch's wrappers put one before all names: DataParallel puts
+ * "module.", compile puts "_orig_mod.", and modules around the model often put "model." or "net.".
+ */
 static size_t common_prefix(const cop_model *model, const cop_safetensors *file) {
     const size_t count = cop_safetensors_count(file);
     if (!count || !cop_model_parameter_count(model)) return 0;
