@@ -181,10 +181,11 @@ typedef struct cli_remote {
     char token[COP_TOKEN_MAX];
 } cli_remote;
 /* Opens a link to the coordinator of --coordinator, COPPICE_COORDINATOR or the default address. The
- * token comes from cop_token_find, the certificates from --tls-... or the environment. Does not
- * wait for a connection: the first call does. With --timeout, that call keeps trying to connect for
- * so long; without it, the call fails if the coordinator cannot be reached at once. Borrows the
- * options. On failure nothing stays open. After success, end with cli_remote_close. */
+ * token comes from cop_token_find, the certificates from --tls-... or the environment. Returns
+ * before a connection exists; the first call waits for it. With --timeout, the first call tries to
+ * connect until that time has passed. Without it, the first call fails if the coordinator cannot be
+ * reached at once. Borrows the options. On failure nothing stays open. After success, end with
+ * cli_remote_close. */
 cop_err cli_remote_open(const cli_options *options, cli_remote *out, cop_error *error);
 /* Closes the link. A cli_remote that is all zero, or closed already, is fine. */
 void cli_remote_close(cli_remote *remote);
@@ -243,9 +244,9 @@ typedef struct cli_patience {
 cli_patience cli_patience_begin(const cli_options *options);
 /* Records an answer: the next wait starts now. Call it after each answer. */
 void cli_patience_renew(cli_patience *patience);
-/* Call it after a failed call, with the code of its error in *e. True: it has slept for 200 ms, and
- * the caller should try again. False: the caller should give up. The reason is then in *e and
- * `error`: an error that waiting cannot cure, or that the wait has been too long. */
+/* Decides what to do after a failed call, whose error code is in *e. True: it has slept for 200 ms,
+ * and the caller should try again. False: the caller should give up. The reason is then in *e and
+ * `error`: waiting cannot cure the error, or the wait has been too long. */
 bool cli_patience_lasts(const cli_patience *patience, const char *url, cop_err *e,
                         cop_error *error);
 /* Sleeps before the next request. A coordinator that cannot hold a request answers it at once and
@@ -323,7 +324,7 @@ cop_err cli_plan(const cli_options *, cop_error *);
 /* `submit`: uploads the data that the coordinator does not have, and submits a job. Without
  * --no-wait it then follows the job, and fails if the job fails or is canceled. */
 cop_err cli_submit(const cli_options *, cop_error *);
-/* `jobs`: lists jobs, newest first. With --limit, only so many. */
+/* `jobs`: lists jobs, newest first; with --limit N, at most N of them. */
 cop_err cli_jobs(const cli_options *, cop_error *);
 /* `status`: prints the status of one job: state, steps, figures, and what it waits for. With
  * --verbose also leases and audits. */

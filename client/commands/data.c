@@ -288,7 +288,7 @@ static bool looks_like_model(const char *path) {
     return found;
 }
 
-/* How the options say that a data source is to be read. */
+/* How to read a data source, according to the options. */
 typedef struct reading {
     cop_data_input input;
     char text[1024];
@@ -412,8 +412,8 @@ static cop_err inspect_other(const cli_options *options, const cop_error *why, c
                     why->text);
 }
 
-/* The argument is the name of a known data set, or a file or folder of data. If it is neither, it
- * must be a model or another safetensors file. */
+/* Inspects the argument as a data set, if it is the name of a known one, or as a file or folder of
+ * data. If it is none of these, it must be a model or another safetensors file. */
 cop_err cli_inspect(const cli_options *options, cop_error *error) {
     const char *what = options->positional[0];
     size_t count;

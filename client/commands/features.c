@@ -51,8 +51,8 @@ static const cop_layer *first_with_weights(const cop_model *model) {
     return NULL; /* not reached: a model always has a layer with weights */
 }
 
-/* The shape of the input that a row of the weight matrix sees. If the input was an image that a
- * flatten layer or the model has flattened, this is the shape of the image, of rank 3. If the rank
+/* The shape of the input that a row of the weight matrix is multiplied with. If a flatten layer or
+ * the model made that input from an image, this is the shape of the image, of rank 3. If the rank
  * of the result is not 3, the input was not an image. */
 static cop_shape seen_shape(const cop_model *model, const cop_layer *layer,
                             const cop_data_part *part) {

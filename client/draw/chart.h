@@ -16,7 +16,7 @@ typedef struct cli_series {
     const double *x, *y;
     const double *deviation; /* standard error of each y, drawn as a bar through the point; bars of
                                 several lines are drawn side by side; NULL: no bars */
-    bool level; /* a horizontal line at y[0], and deviation[0] is drawn as a band; `count` is 1 */
+    bool level; /* draw a horizontal line at y[0] and a band of deviation[0]; `count` is 1 */
     int color;  /* number of the colour, from 0; lines of one colour differ in their dashes */
 } cli_series;
 

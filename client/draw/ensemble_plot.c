@@ -198,7 +198,7 @@ static cop_err make_curve(const sources *all, size_t first, curve *out, cop_erro
     return make_columns(out, error);
 }
 
-/* True: result `at` starts a new curve. False: it belongs to the curve of an earlier result. */
+/* True: no earlier result belongs to the same curve as result `at`. */
 static bool begins_curve(const sources *all, size_t at) {
     for (size_t i = 0; i < at; i++)
         if (same_curve(all->list[i].message, all->list[at].message)) return false;

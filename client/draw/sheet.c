@@ -12,7 +12,7 @@
 /* Where and how large a sample is drawn on a sheet. */
 typedef struct place {
     double x, y; /* the upper left corner */
-    int scale;   /* side of the square that one pixel of the sample becomes */
+    int scale;   /* each pixel of the sample becomes a square with this side */
 } place;
 
 /* Paints one sample as an opaque image. With one channel it is dark on white, with three channels
@@ -91,7 +91,7 @@ cop_err cli_sheet_contact(const cop_data_part *part, int rows, int columns, cons
 /* ---- sheets with captions ---- */
 
 enum { CAPTION_WIDTH = 170, LINE_ROOM = 16, MARGIN = 12, IMAGE_WIDTH_MIN = 128, SIDE_MAX = 16384 };
-enum { PIXELS_PER_UNIT = 2 }; /* a unit of the layout is so many pixels of the file */
+enum { PIXELS_PER_UNIT = 2 }; /* pixels of the file per unit of the layout */
 
 typedef struct layout {
     int zoom, cell_width, cell_height, top, width, height;

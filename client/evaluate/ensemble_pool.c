@@ -11,8 +11,8 @@
 
 #define ATTEMPT_MS 5000 /* longest wait for one answer; cli_remote_hold derives from it */
 #define PAUSE_MS   200  /* pause before another attempt */
-/* How long to wait at least for a coordinator that has answered before, because it may be
- * restarting. A longer --timeout extends this wait. */
+/* The minimum wait for a coordinator that has answered before, because it may be restarting. A
+ * longer --timeout extends this wait. */
 #define RESTART_WAIT_NS 60000000000u
 
 typedef struct pool_run {

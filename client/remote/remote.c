@@ -245,8 +245,7 @@ static cop_err watch_once(cli_remote *remote, uint64_t job, uint64_t *version,
     return e;
 }
 
-/* How long to wait at least for a coordinator that has answered before, because it may be
- * restarting. */
+/* The minimum wait for a coordinator that has answered before, because it may be restarting. */
 #define RESTART_WAIT_NS 60000000000u
 
 cli_patience cli_patience_begin(const cli_options *options) {

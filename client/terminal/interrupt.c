@@ -7,8 +7,8 @@
 
 #include "client/cli.h"
 
-/* A new sentence is written into the buffer that `current` does not select. `current` selects it
- * when it is complete, so a signal handler never prints half a sentence. */
+/* A new sentence is written into the buffer that is not in use. Then `current` selects that buffer,
+ * so a signal handler never prints half a sentence. */
 static char sentences[2][4096];
 static _Atomic int current;
 static volatile sig_atomic_t received;
