@@ -73,7 +73,7 @@ typedef struct coord_progress {
     uint64_t steps;         /* of the whole job */
     uint64_t first_step_ms; /* from coord_run_submit to the end of the first step; 0: not yet */
     double epoch;           /* epochs done so far, with a fraction */
-    double train_loss;      /* of the last epoch; in the first one, the mean so far */
+    double train_loss;      /* mean over the last epoch; in the first epoch, the mean so far */
     double test_error;      /* of the last evaluation, as a fraction */
     double test_loss;       /* of the last evaluation */
     double samples_per_s;   /* present speed of training */
@@ -102,8 +102,8 @@ typedef struct coord_run_options {
  * another OpenBLAS or processor. CORRUPT, VERSION, IO and other errors of the store. NO_MEMORY. */
 cop_err coord_run_submit(coord_server *server, cop_job *job, cop_data *data,
                          const coord_run_options *options, cop_error *error);
-/* Copies the progress to *out. If it has not changed since the last call, first waits for a change,
- * at most for wait_ms. Any thread. */
+/* Copies the progress to *out. If nothing has changed since the last call, first waits up to
+ * wait_ms for a change. Any thread. */
 void coord_run_progress(coord_server *server, uint32_t wait_ms, coord_progress *out);
 /* Asks the job to save a checkpoint and to stop, and returns at once. When the job has stopped, its
  * progress is `finished`, with the state PAUSED. All calls must come from the same thread. */

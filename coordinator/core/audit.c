@@ -10,11 +10,11 @@
  *
  * When a liar is found, its unconfirmed results are dropped from the current rounds. For results
  * that were averaged already, each job remembers the first unconfirmed step of each identity, and
- * returns to a checkpoint from before that step. (To compute only the liar's shards again, we would
- * need the weights of all later steps, and these depend on the wrong results.) Confirmed audits
- * move that step forward: results are trusted after AUDITS_TRUSTED (wrong.c) to twice as many later
- * audits of the same identity were confirmed. Without this, a worker that was honest for a week and
- * then broke would cost the week. */
+ * returns to a checkpoint from before that step. (It is not enough to compute the liar's shards
+ * again: the weights of all later steps depend on the wrong results.) Confirmed audits move the
+ * first unconfirmed step forward: a result is trusted once AUDITS_TRUSTED (wrong.c) to twice as
+ * many later audits of the same identity were confirmed. Without this, a worker that was honest for
+ * a week and then broke would cost the work of that week. */
 #include <stdio.h>
 #include <string.h>
 
@@ -47,8 +47,8 @@ void audit_init_worker(coord_core *core, core_worker *w) {
 }
 
 /* Selects one block in each window of 1 / audit blocks of a worker, at a random position in the
- * window. That is as often as with independent draws on average, but two audits of a worker are
- * never more than two windows apart. */
+ * window. On average this audits as many blocks as independent draws would, but two audits of a
+ * worker are never more than two windows apart. */
 bool audit_selects(coord_core *core, const core_job *job, core_worker *w) {
     double before = w->audit_credit, after = before + job->info.audit;
     if (w->watched && audit_can_recompute(core, job)) {
@@ -76,8 +76,8 @@ static bool same_real(double a, double b) {
 static bool same_vote(const round_vote *a, const round_vote *b) {
     if (a->digest != b->digest || a->correct != b->correct) return false;
     if (!a->digest && a->finite != b->finite) return false;
-    /* `finite` is not compared if there are digests: two results with the same gradient that is not
-     * finite may differ in it, because only the update found it in one of them. */
+    /* If there are digests, `finite` is not compared. It may differ between two equal gradients:
+     * one may be known to be not finite only because an update has failed. */
     return same_real(a->loss, b->loss);
 }
 
@@ -122,7 +122,7 @@ void audit_recompute(coord_core *core, core_job *job, int index, uint64_t now) {
     scheduler_fill_lease(core, COORD_ACTION_COMPUTE, job, b, &holder);
 }
 
-/* Is no worker of another identity eligible, so that nobody could check this identity? */
+/* True: no worker of another identity is eligible, so nobody could check this identity. */
 static bool is_only_identity(const coord_core *core, const core_job *job, uint64_t identity) {
     for (uint32_t i = 0; i < core->worker_count; i++)
         if (core->workers[i]->identity != identity && scheduler_eligible(job, core->workers[i]))
@@ -176,7 +176,7 @@ static int decide(const coord_core *core, const core_job *job, const round_block
     const round_vote *v = &b->vote[last];
     *confirmed = true;
     for (uint32_t i = 0; i < last; i++) {
-        bool itself = b->audited && b->vote[i].identity == v->identity; /* nobody confirms itself */
+        bool itself = b->audited && b->vote[i].identity == v->identity; /* not a confirmation */
         if (!itself && COP_INJECT_BUG(LIAR_BELIEVED, same_vote(&b->vote[i], v), true))
             return (int)i;
     }
@@ -227,7 +227,7 @@ static void finish(coord_core *core, core_job *job, int index, int vote, bool co
     "three workers computed the same shards with three different results, and the coordinator "    \
     "cannot decide between them"
 
-/* The votes did not decide: asks for one more. */
+/* Called when the votes have not decided. Asks for one more. */
 static void need_more_votes(coord_core *core, core_job *job, int index, uint64_t now) {
     round_block *b = &job->round.blocks[index];
     if (b->votes >= ROUND_WORKER_VOTES && !audit_can_recompute(core, job)) {
@@ -247,7 +247,8 @@ static void need_more_votes(coord_core *core, core_job *job, int index, uint64_t
         audit_recompute(core, job, index, now);
 }
 
-/* The vote is right: finishes the block and punishes the votes against it. */
+/* Called when the vote with index `vote` is known to be right. Finishes the block with it, and
+ * punishes the votes that differ. */
 static void conclude(coord_core *core, core_job *job, int index, int vote, bool confirmed) {
     round_block *b = &job->round.blocks[index];
     round_vote right = b->vote[vote], wrong[ROUND_VOTES];
@@ -259,8 +260,8 @@ static void conclude(coord_core *core, core_job *job, int index, int vote, bool 
         if (wrong[i].worker != COORD_SELF) audit_punish(core, job, b, &wrong[i], &right);
 }
 
-/* Workers agree that a value is not finite, but they may all be broken. So the coordinator computes
- * the block, and its result decides. `slot` is the newest result's. */
+/* Called when workers agree that a value is not finite. They may all be broken, so the coordinator
+ * computes the block, and its result decides. `slot` is that of the newest result. */
 static void ask_coordinator(coord_core *core, core_job *job, int index, uint64_t slot,
                             uint64_t now) {
     round_block *b = &job->round.blocks[index];
@@ -281,8 +282,8 @@ static bool has_own_vote(const round_block *b) {
     return false;
 }
 
-/* The deciding votes agree that a value is not finite. The job has diverged, unless a wrong result
- * has spoiled its weights. `slot` is the newest result's. */
+/* Called when the deciding votes agree that a value is not finite. The job has diverged, unless a
+ * wrong result has spoiled its weights. `slot` is that of the newest result. */
 static void all_not_finite(coord_core *core, core_job *job, int index, uint64_t slot) {
     round_block *b = &job->round.blocks[index];
     round_vote right = b->vote[b->votes - 1], wrong[ROUND_VOTES];
@@ -299,7 +300,7 @@ static void all_not_finite(coord_core *core, core_job *job, int index, uint64_t 
         core_drop(core, job->info.job, slot);
 }
 
-/* Are all votes that equal `v` finite? Equal votes can differ in `finite`: see same_vote. */
+/* True: all votes that equal `v` are finite. Equal votes can differ in `finite`: see same_vote. */
 static bool all_equal_are_finite(const round_block *b, const round_vote *v) {
     for (uint32_t i = 0; i < b->votes; i++)
         if (same_vote(&b->vote[i], v) && !b->vote[i].finite) return false;
@@ -357,7 +358,7 @@ void audit_take_result(coord_core *core, const core_arrival *arrival) {
     steps_block_done(core, job, now);
 }
 
-/* ---- copies that come second ---- */
+/* ---- results of copies that come after the block is done ---- */
 
 static core_late_copy *late_copy_of(const coord_core *core, uint64_t worker,
                                     const coord_result_info *r) {
@@ -371,8 +372,9 @@ static core_late_copy *late_copy_of(const coord_core *core, uint64_t worker,
     return NULL;
 }
 
-/* The results differ, so one of the two workers lied. Nobody can tell which, because the block
- * cannot be computed again. So the next blocks of both are audited. */
+/* Called when a late result differs from the one that was used, so one of the two workers was
+ * wrong. Nobody can tell which, because the block cannot be computed again. So the next blocks of
+ * both are audited. */
 static void watch_both(coord_core *core, const core_late_copy *d) {
     const uint64_t ids[2] = {d->worker, d->other_worker};
     for (int i = 0; i < 2; i++) {

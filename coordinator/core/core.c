@@ -239,8 +239,8 @@ void coord_core_destroy(coord_core *core) {
 
 /* ---- views ---- */
 
-/* Workers that hold a lease of the job, or did a moment ago: between two leases a worker waits for
- * milliseconds, and people see it work on the job all the time. */
+/* Counts the workers that hold a lease of the job, or did a moment ago. Between two leases a worker
+ * waits for milliseconds, but for people it works on the job all the time. */
 static uint32_t recent_workers(const coord_core *core, const core_job *job, uint64_t now_ns) {
     uint32_t count = 0;
     for (uint32_t i = 0; i < core->worker_count; i++) {

@@ -29,8 +29,8 @@
  * Life of an evaluation (kind EVALUATION or ENSEMBLE; its weights are loaded already): JOB_ADDED ->
  * RUNNING at once, in addition to config.jobs_running_max trainings -> leases -> RESULTs ->
  * ACTION_EVALUATED -> COMPLETED, ACTION_UNLOAD. An ensemble passes each block's result on by
- * ACTION_ABSORB, in the order of blocks, answered by ABSORBED; at most info.window blocks are
- * leased or not yet absorbed. An evaluation cannot be paused, and a stop cancels it.
+ * ACTION_ABSORB, in the order of blocks; the host answers each by ABSORBED. At most info.window
+ * blocks are leased or not yet absorbed. An evaluation cannot be paused, and a stop cancels it.
  *
  * A host must answer:
  * - every LOAD and every ROLLBACK with JOB_LOADED or JOB_FAILED;
@@ -46,13 +46,14 @@
  * the slots of the update stay kept. A checkpoint is also requested when an evaluation is the best
  * so far (keep_best), for the step that was evaluated.
  *
- * Trust (audit.c): a share `audit` of the blocks needs two equal results from workers of different
- * identities. When a block is first given to a worker, random numbers that depend on config.secret
- * decide whether it is audited; the second lease looks like the first. If results differ, the
- * coordinator computes the block (COMPUTE). If it cannot compute the job, a third worker does. A
- * worker that was wrong gets no more leases, and its unconfirmed results of the current rounds are
- * dropped. A job that averaged an unconfirmed result of this worker returns (ROLLBACK) to a
- * checkpoint from before that result. Invariants:
+ * Trust (audit.c): the fraction `audit` of the blocks is audited: such a block needs two equal
+ * results from workers of different identities. When a block is first given to a worker, random
+ * numbers that depend on config.secret decide whether it is audited. A worker cannot tell the
+ * second lease of a block from the first. If results differ, the coordinator computes the block
+ * (COMPUTE). If it cannot compute the job, a third worker does. A worker that was wrong gets no
+ * more leases, and its unconfirmed results of the current rounds are dropped. A job that averaged
+ * an unconfirmed result of this worker returns (ROLLBACK) to a checkpoint from before that result.
+ * Invariants:
  * - no unconfirmed result of an audited block is averaged;
  * - a quarantined worker holds no lease;
  * - a job that must return to a checkpoint averages nothing before it has returned. */
@@ -121,8 +122,8 @@ typedef enum coord_event_type {
     COORD_EVENT_TICK = 1,      /* at least every 50 ms while anything is active */
     COORD_EVENT_WORKER_JOINED, /* worker */
     COORD_EVENT_WORKER_GONE,   /* worker: its connection is lost, or it said goodbye */
-    COORD_EVENT_WORKER_DRAIN,  /* worker: a client asked that this worker get no more leases and be
-                                  told to leave */
+    COORD_EVENT_WORKER_DRAIN,  /* worker: a client asked to drain it, so it gets no more leases and
+                                  must leave */
     COORD_EVENT_HEARTBEAT,     /* worker */
     COORD_EVENT_PULL, /* worker, pull: it asks for work. The host holds the request until an action
                          (LEASE or NOTHING) names it */
@@ -203,8 +204,8 @@ typedef struct coord_event {
     struct {
         uint64_t step;     /* completed steps */
         double loss_sum;   /* of the current epoch so far, exact */
-        uint64_t samples;  /* likewise */
-        uint64_t correct;  /* likewise */
+        uint64_t samples;  /* of the current epoch so far */
+        uint64_t correct;  /* of the current epoch so far */
         double seconds;    /* training time so far */
         double best_error; /* smallest error so far, or smallest loss if there are no classes */
         bool has_best;     /* best_error is set */
@@ -240,8 +241,8 @@ typedef enum coord_action_type {
                                 connections (no WORKER_GONE event is needed) */
     COORD_ACTION_EVENT,      /* job (0: none), text: write it to the event log; a warning if ok is
                                 false. If fingerprint is not 0, the job has just been pinned to the
-                                OpenBLAS of `worker`: store the fingerprint, so that JOB_ADDED carries
-                                it after a restart */
+                                OpenBLAS of `worker`: store the fingerprint for the job's JOB_ADDED
+                                after a restart */
     COORD_ACTION_DIVERGED,   /* job, step, slot, lease (first, count, evaluate, ensemble, member,
                                 members, sum): a value of this block is not finite, and enough equal
                                 results confirm that. Release the slot, and answer JOB_FAILED with a
@@ -313,8 +314,8 @@ typedef struct coord_action {
         /* CHECKPOINT */
         struct {
             double loss_sum;   /* of the current epoch so far */
-            uint64_t samples;  /* likewise */
-            uint64_t correct;  /* likewise */
+            uint64_t samples;  /* of the current epoch so far */
+            uint64_t correct;  /* of the current epoch so far */
             double seconds;    /* training time of the job so far */
             double best_error; /* smallest error so far, or smallest loss if there are no classes */
             bool has_best; /* best_error is set. No value of best_error can mean "none", because a
@@ -337,9 +338,9 @@ typedef struct coord_action {
 
 static_assert(sizeof(coord_action) <= 96, "a step of 1024 shards needs many actions");
 
-/* A number that names the weights of a lease. A worker sends it to say which weights it has.
- * lease.history is part of it, because after a return to a checkpoint the same step has other
- * weights. The version must fit into 32 bits. */
+/* A number that names the weights of a lease. A worker sends this number in a PULL to report which
+ * weights it has. It includes lease.history, because after a return to a checkpoint the same step
+ * has other weights. The version must fit into 32 bits. */
 static inline uint64_t coord_weights_name(const coord_action *lease) {
     return (uint64_t)lease->lease.history << 32 | lease->lease.version;
 }
@@ -356,8 +357,9 @@ typedef struct coord_core coord_core;
 typedef struct coord_core_config {
     uint32_t jobs_running_max; /* trainings resident at once (default 4) */
     uint32_t evaluations_max;  /* evaluations at once (default 4); more are refused with LIMIT */
-    uint64_t lease_floor_ns;   /* shortest time from a lease to its deadline (default 5 s); it is a
-                                  twentieth of this for a worker whose times are known */
+    uint64_t lease_floor_ns;   /* shortest time from a lease to its deadline (default 5 s); for a
+                                  worker whose times are known, the shortest time is a twentieth of
+                                  this */
     uint32_t lease_overhead_percent; /* what a lease costs besides computing, in percent of the
                                         quickest worker's round (default 25); block sizes depend on
                                         it */
@@ -370,7 +372,7 @@ typedef struct coord_core_config {
     uint32_t strikes_max; /* a worker is quarantined at this number of strikes; 0: no limit. A
                              strike is a malformed result, or a value that is not finite though
                              others computed a finite one */
-    bool heartbeats;      /* remove workers that fall silent; false in process, where they cannot */
+    bool heartbeats;      /* remove silent workers; false if the workers are in this process */
     bool speculate; /* lease a block a second time when an idle worker would probably finish it
                        sooner than its holder; false in process, where workers share their cores */
 } coord_core_config;
@@ -394,9 +396,9 @@ typedef struct coord_lease_counts {
     uint64_t given;     /* leases that were given to workers */
     uint64_t repeated;  /* leases of a block that had been leased before without a result */
     uint64_t doubled;   /* repeated leases of a block that still had a holder, which was slow */
-    uint64_t late;      /* unused results of a block that another result had finished */
-    uint64_t twice;     /* unused results that had been taken before */
-    uint64_t stale;     /* unused results of an earlier step, or of a lease that had ended */
+    uint64_t late;      /* unused because another result had finished the block */
+    uint64_t twice;     /* unused because the same result had come before */
+    uint64_t stale;     /* unused because the step or the lease of the result had ended */
     uint64_t audited;   /* audited blocks that are done */
     uint64_t compared;  /* late results that were compared with the result of their block */
     uint64_t disputed;  /* results that differed from others of their block */

@@ -11,9 +11,9 @@
 #include "coordinator/core/round.h"
 #include "coordinator/core/lease_times.h"
 
-/* Number of jobs for which the core remembers that a worker cannot compute them. It must exceed the
- * number of jobs in progress: a job that was forgotten would be leased to the worker and fail again
- * and again. */
+/* For each worker the core remembers up to this many jobs that the worker cannot compute. The limit
+ * must exceed the number of jobs in progress: if the core forgot a job, it would lease the job to
+ * the worker again and again. */
 #define UNABLE_MAX 16
 
 /* A worker reported that it cannot compute this block of the job: see unable.c. */
@@ -52,7 +52,7 @@ struct core_worker {
     uint32_t strikes;    /* malformed results, and values that only this worker found not finite;
                             includes strikes of its identity in unfinished jobs from before it
                             joined */
-    uint32_t watched;    /* this number of its next blocks is audited, whatever the job asks for */
+    uint32_t watched;    /* this many of its next blocks are audited, even without `audit` */
     double audit_credit; /* position in the current window, 0 to 1. A window is 1 / audit blocks
                             long, and one of its blocks is audited */
     double audit_point;  /* position of the audited block in the window */
@@ -69,14 +69,14 @@ typedef enum core_phase {
     PHASE_TRAINING,   /* leases of a step are given out */
     PHASE_UPDATING,   /* waits for UPDATED */
     PHASE_EVALUATING, /* leases of an evaluation or ensemble are given out */
-    PHASE_HOLDING,    /* between rounds. It lasts beyond the current event only while a checkpoint
-                         is being written after which the next one, or a return to a checkpoint, is
-                         due */
+    PHASE_HOLDING,    /* between rounds. It lasts beyond the current event only if the job must wait
+                         until a checkpoint is written, before it can write the next one or return
+                         to an earlier one */
     PHASE_DIVERGED,   /* waits for the host's explanation: JOB_FAILED */
     PHASE_SAVING      /* waits for the last checkpoint before it ends, is paused or is queued */
 } core_phase;
 
-/* Since which step an identity's results in a job are unconfirmed: see audit.c. */
+/* What one identity has computed for a job without confirmation: see audit.c. */
 typedef struct core_contributor {
     uint64_t identity;  /* 0: a free entry */
     uint64_t since;     /* the first step with an unconfirmed result; earlier results are trusted.
@@ -117,8 +117,8 @@ typedef struct core_job {
     uint64_t plan_step;  /* completed steps when the plan was made */
     bool times_changed;  /* workers' times have changed since the plan was made */
     double loss_sum;     /* of the current epoch so far */
-    uint64_t samples;    /* likewise */
-    uint64_t correct;    /* likewise */
+    uint64_t samples;    /* of the current epoch so far */
+    uint64_t correct;    /* of the current epoch so far */
 
     /* trust */
     core_contributor
@@ -137,35 +137,35 @@ typedef struct core_job {
 
     /* workers that cannot compute it */
     bool unable;              /* some workers get no leases of it */
-    uint64_t unable_given;    /* counts.given when it last changed ... */
-    uint64_t unable_since_ns; /* ... and when that was, or when no block was waiting */
+    uint64_t unable_given;    /* the newest value of counts.given that unable.c saw */
+    uint64_t unable_since_ns; /* when counts.given last changed, or when no block was waiting */
 
     /* checkpoints */
     bool saving;             /* a checkpoint is being written */
-    bool saving_final;       /* it is the final one */
-    bool saving_best;        /* it has the best weights so far */
+    bool saving_final;       /* the checkpoint being written is the final one */
+    bool saving_best;        /* the checkpoint being written has the best weights so far */
     bool is_best;            /* the current weights are the best so far, and are not saved yet */
-    uint64_t save_failed_ns; /* when the final weights first could not be written; 0: not yet */
-    uint64_t save_again_ns;  /* when to try that again; 0: no attempt is due */
-    uint64_t saved_step;     /* step of the newest checkpoint; UINT64_MAX: it failed */
+    uint64_t save_failed_ns; /* when writing the final weights first failed; 0: it has not failed */
+    uint64_t save_again_ns;  /* when to write the final weights again; 0: no attempt is due */
+    uint64_t saved_step;     /* step of the newest checkpoint; UINT64_MAX: writing it failed */
     double best_error;       /* smallest error so far, or smallest loss if there are no classes */
     bool has_best;           /* best_error is set */
 
     /* time */
     double seconds;         /* training time, also of earlier runs */
     double seconds_loaded;  /* `seconds` when the job was loaded */
-    double timed_seconds;   /* time of the last steps, in which older steps count less and less */
-    uint64_t timed_samples; /* number of their samples, likewise */
+    double timed_seconds;   /* weighted time of the last steps; older steps have less weight */
+    uint64_t timed_samples; /* number of samples of these steps, with the same weights */
     uint64_t step_began_ns;
-    uint64_t run_began_ns;  /* when it was loaded, moved forward by each time without workers */
+    uint64_t run_began_ns;  /* when it was loaded, plus the time that it has had no workers since */
     uint64_t idle_ns;       /* time without workers in this step */
-    uint64_t idle_since_ns; /* since when there have been no workers; 0: there are some */
+    uint64_t idle_since_ns; /* when it last lost all its workers; 0: it has workers */
     double shard_ns;        /* usual time of a shard; 0: unknown */
     double slice_ns;        /* usual time of a block of an evaluation or ensemble; 0: unknown */
     uint64_t share;         /* compute time that the job received: the basis of fair share */
     core_pool_time pool_time[2]; /* [0] of training, [1] of evaluations */
 
-    uint64_t fingerprint;   /* that its workers must have; 0: any */
+    uint64_t fingerprint;   /* the fingerprint that its workers must have; 0: any */
     uint64_t eligible_pool; /* coord_core.pool_version for which `eligible` was counted */
     uint32_t eligible;      /* number of workers that get leases of it */
     coord_lease_counts counts;
@@ -192,8 +192,8 @@ typedef struct core_late_copy {
     uint64_t job;
     uint64_t step;
     uint64_t other_lease;  /* the lease whose result finished the block */
-    uint64_t digest;       /* of that result */
-    uint64_t correct;      /* likewise */
+    uint64_t digest;       /* of the result of other_lease */
+    uint64_t correct;      /* of the result of other_lease */
     uint64_t worker;       /* the worker that has `lease` */
     uint64_t other_worker; /* the worker that had other_lease */
     double loss;           /* of the result of other_lease */
@@ -227,12 +227,12 @@ struct coord_core {
     uint32_t worker_count, worker_capacity;
     uint32_t active_workers;            /* workers that are neither draining nor quarantined */
     core_worker *wait_head, *wait_tail; /* list of waiting workers, the longest waiting first */
-    core_worker *serve_next; /* the waiting worker with which the next event continues, because the
-                                last one examined enough workers without finding work; NULL: begin
-                                with wait_head */
+    core_worker *serve_next; /* the waiting worker at which the next event continues to look for
+                                work, because the last event stopped after IN_VAIN_MAX workers
+                                (scheduler.c); NULL: begin with wait_head */
     bool drained_wait;       /* a draining worker may be waiting for an answer */
     uint64_t ticked_ns;      /* when the last tick came; 0: none yet */
-    uint64_t listens_ns;     /* since when no tick has been late */
+    uint64_t listens_ns;     /* the time since which no tick has been late */
     uint64_t pool_version;   /* changes when a worker joins, leaves, drains or is quarantined, and
                                 when a job gets other workers than before */
     core_job **jobs;         /* the unfinished jobs, in ascending order of their numbers */
@@ -321,14 +321,15 @@ void scheduler_report_pinned(coord_core *core, const core_job *job);
 /* Call when a job becomes queued, or leaves the queue. */
 void scheduler_note_queued(coord_core *core, core_job *job);
 void scheduler_note_unqueued(coord_core *core, core_job *job);
-/* Must this job give its place to a queued job of higher priority? */
+/* True: this resident job must make room for a queued job of higher priority. */
 bool scheduler_should_yield(coord_core *core, const core_job *job);
 /* Plans how the job's next steps are cut into blocks, if it has no plan yet, or if the pool or its
  * speeds have changed. */
 void scheduler_plan(coord_core *core, core_job *job);
 /* Makes queued jobs resident while there are free places, and appends LOAD for each. */
 void scheduler_load_jobs(coord_core *core);
-/* Appends LEASE or COMPUTE (`type`) for a lease that was given, and returns the action. */
+/* Appends the action for a lease that was given: LEASE or COMPUTE, as `type` says. Returns the
+ * action. */
 coord_action *scheduler_fill_lease(coord_core *core, coord_action_type type, const core_job *job,
                                    const round_block *block, const round_holder *holder);
 /* Gives leases to waiting workers while there is work, and answers workers that are draining or
@@ -344,8 +345,9 @@ double timing_expected_ns(const core_job *job, const core_worker *worker, const 
 /* The deadline for a block that the worker gets now: a time, not a duration. */
 uint64_t timing_deadline_ns(const coord_core *core, core_job *job, const core_worker *worker,
                             const round_block *block, uint64_t now);
-/* Corrects the compute time that the job received by the time of this result, and adds the time to
- * the measured times of the job and the worker. The lease must still be held. */
+/* Learns from a result how long its lease took. Replaces the estimate in the job's share of compute
+ * time by the measured time, and adds that to the measured times of the job and the worker. The
+ * lease must still be held. */
 void timing_learn(coord_core *core, const core_arrival *arrival);
 
 /* ---- steps.c: rounds of one job ---- */
@@ -357,25 +359,26 @@ bool steps_has_leases(const core_job *job);
 void steps_note_idle_time(coord_core *core, uint64_t now);
 /* Begins the round of a job of kind EVALUATION or ENSEMBLE. */
 void steps_begin_evaluation(coord_core *core, core_job *job);
-/* Begins what follows step job->step: the end, a pause, a return to the queue, a checkpoint, or the
- * next step. */
+/* Continues the job after step job->step: it ends, pauses, returns to the queue, writes a
+ * checkpoint or begins the next step. */
 void steps_continue(coord_core *core, core_job *job, uint64_t now);
-/* Begins what follows newly loaded weights: a pause, a return to the queue, an evaluation that is
- * due, or what steps_continue begins. */
+/* Continues the job after its weights were loaded: it pauses, returns to the queue, begins an
+ * evaluation that is due, or goes on as in steps_continue. */
 void steps_begin(coord_core *core, core_job *job, uint64_t now);
 /* The index of the block that has this result's lease; -1: there is none in the current round.
  * *holder is set to the index of the lease's holder. */
 int steps_find(const core_job *job, const coord_result_info *result, int *holder);
-/* These three take the events RESULT, ABSORBED and UPDATED. They may end the job. */
+/* The next three functions take the events RESULT, ABSORBED and UPDATED. They may end the job. */
 void steps_on_result(coord_core *core, const coord_event *event, uint64_t now);
 void steps_on_absorbed(coord_core *core, core_job *job);
 void steps_on_updated(coord_core *core, core_job *job, const coord_event *event, uint64_t now);
 /* Abandons the round: appends DROP for each result that it keeps, and removes its blocks. */
 void steps_drop_round(coord_core *core, core_job *job);
 
-/* Call when it is decided that a value of the block is not finite. Appends DIVERGED with `slot`,
- * whose tensor the host examines, and returns the action. NULL: an unaudited wrong result may have
- * spoiled the weights, so the job returns to a checkpoint instead, and `slot` is dropped. */
+/* Call when the votes have decided that a value of the block is not finite. Appends DIVERGED with
+ * `slot`, whose tensor the host examines, and returns the action. NULL: an unaudited wrong result
+ * may have spoiled the weights, so the job returns to a checkpoint instead, and `slot` is dropped.
+ */
 coord_action *steps_diverged(coord_core *core, core_job *job, const round_block *block,
                              uint64_t slot);
 /* Call when a block is done. If it was the last one, asks for the update or ends the evaluation; an
@@ -386,8 +389,8 @@ void steps_block_done(coord_core *core, core_job *job, uint64_t now);
 
 /* Can the coordinator compute this job's blocks with the same bits as the workers? */
 bool audit_can_recompute(const coord_core *core, const core_job *job);
-/* Are all blocks that are not done waiting for a second result which no connected worker may
- * compute, and the coordinator cannot? */
+/* True: every block that is not done waits for a second result, but no connected worker may compute
+ * it, and the coordinator cannot. */
 bool audit_lacks_second_worker(const coord_core *core, const core_job *job);
 /* Starts the worker's first window of audits at a random position. */
 void audit_init_worker(coord_core *core, core_worker *worker);
@@ -396,7 +399,7 @@ void audit_init_worker(coord_core *core, core_worker *worker);
 bool audit_selects(coord_core *core, const core_job *job, core_worker *worker);
 /* Writes a description of the block for log lines into `out`; returns `out`. */
 const char *audit_name_block(const core_job *job, const round_block *block, char out[96]);
-/* Call when a result of this identity was confirmed. */
+/* Call when an audit has confirmed a result of this identity. */
 void audit_note_confirmed(core_job *job, uint64_t identity);
 /* Call when the vote `right` has refuted the vote `wrong` on the block. The worker gets a strike if
  * only `wrong` is not finite; else it is quarantined. May drop the job's round. */
@@ -415,7 +418,8 @@ void audit_take_result(coord_core *core, const core_arrival *arrival);
 bool audit_take_late_result(coord_core *core, const coord_event *event, uint64_t now);
 /* See coord_core_wants_digest. */
 bool audit_wants_digest(const coord_core *core, uint64_t worker, const coord_result_info *result);
-/* Call when a block of an ensemble was passed to the host: it cannot be taken back. */
+/* Call when a block of an ensemble was passed to the host, which adds it up, so that the core
+ * cannot take it back. */
 void audit_note_member(core_job *job, const round_block *block);
 /* Call when the step's blocks were averaged: remembers which identities had unconfirmed results. */
 void audit_note_step(core_job *job);
@@ -430,8 +434,8 @@ bool audit_suspect_weights(coord_core *core, core_job *job, const round_block *b
 /* Call after a return to the checkpoint of `step`: forgets unconfirmed results of later steps. */
 void audit_forget_after(core_job *job, uint64_t step);
 
-/* Call when the coordinator cannot compute the block: decides the block without the coordinator, if
- * its votes were waiting only for it. May end the job. */
+/* Call when the coordinator cannot compute the block. If only the coordinator's vote was missing,
+ * decides the block without it. May end the job. */
 void audit_recompute_failed(coord_core *core, core_job *job, int block);
 /* Has the coordinator compute the block, if the block can have one more lease. After an attempt
  * that failed for lack of memory or slots, this waits until job->recompute_again_ns. */
@@ -479,12 +483,13 @@ void jobs_save_and_leave(coord_core *core, core_job *job, coord_job_state after)
 void jobs_roll_back(coord_core *core, core_job *job, uint64_t step);
 /* Takes an event about this job, except RESULT. May end the job. */
 void jobs_on_event(coord_core *core, core_job *job, const coord_event *event, uint64_t now);
-/* Tries again to write final weights that could not be written. Call at each tick. */
+/* If writing the final weights of a job has failed, tries it again. Call at each tick. */
 void jobs_retry_saves(coord_core *core, uint64_t now);
 /* Ends jobs whose limits.timeout has expired. Call at each tick. */
 void jobs_end_expired(coord_core *core, uint64_t now);
-/* Lets jobs leave that should leave (pause, stop, yield) but have no workers to finish their step;
- * the step is repeated later. Also ends evaluations that are spoiled, or that a stop cancels. */
+/* Handles jobs that should pause, stop or make room, but have no workers to finish their step:
+ * takes them off the pool, and the step is repeated later. Also ends evaluations that are spoiled,
+ * or that a stop cancels. */
 void jobs_set_aside_stranded(coord_core *core, uint64_t now);
 void jobs_destroy(coord_core *core);
 

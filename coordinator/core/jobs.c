@@ -8,7 +8,7 @@
 #include "common/base/injected_bugs.h"
 #include "coordinator/core/core_state.h"
 
-/* how long after STOP running steps may take before they are abandoned, in ns */
+/* steps that still run this long after STOP are abandoned, in ns */
 #define STOP_PATIENCE_NS 10000000000u
 #define SAVE_AGAIN_NS    1000000000u
 
@@ -173,8 +173,8 @@ void jobs_save_and_leave(coord_core *core, core_job *job, coord_job_state after)
         jobs_save(core, job, after == COORD_COMPLETED);
 }
 
-/* The final weights could not be written. The disk may get space again, so this tries again for
- * save_patience_ns before the job fails. */
+/* Called when the final weights could not be written. The disk may get space again, so the job
+ * fails only after attempts for save_patience_ns. */
 static void final_save_failed(coord_core *core, core_job *job, const char *text, uint64_t now) {
     if (!job->save_failed_ns) job->save_failed_ns = now;
     if (core->stopping) { /* the next run of the program tries again */
@@ -508,7 +508,7 @@ void jobs_set_aside_stranded(coord_core *core, uint64_t now) {
         }
         if (!steps_has_leases(job)) continue;
         if (!job->pause && !core->stopping && !scheduler_should_yield(core, job)) continue;
-        /* What the coordinator computes itself arrives even without workers. */
+        /* A block that the coordinator itself computes will be done even without workers. */
         bool nobody = round_holders(&job->round, 0) == 0 && !round_is_recomputed(&job->round) &&
                       scheduler_eligible_workers(core, job) == 0;
         if (!nobody && !out_of_patience) continue;

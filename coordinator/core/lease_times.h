@@ -27,8 +27,9 @@ typedef struct coord_lease_times {
 /* The entry with this key among LEASE_TIMES_KINDS entries; NULL: nothing was measured. */
 const coord_lease_times *lease_times_find(const coord_lease_times *lease_times, uint64_t key);
 /* Adds a measurement, in ns. Entries are in order of use; a new key replaces the least recently
- * used entry. True: plans that are based on the times are stale, because enough times are known for
- * the first time, or the median has moved by more than a seventh since this last returned true. */
+ * used entry. True: plans that were based on the times must be made again. That is so when there
+ * are enough measurements for the first time, and when the median has moved by more than a seventh
+ * since this function last returned true. */
 bool lease_times_note(coord_lease_times lease_times[LEASE_TIMES_KINDS], uint64_t key, double ns);
 /* Are there enough measurements to draw conclusions? NULL: false. */
 bool lease_times_known(const coord_lease_times *times);

@@ -53,7 +53,7 @@ static bool all_alike(const pool *p) {
     return true;
 }
 
-/* For equal workers: the worker that is free first would also finish a block first. */
+/* As makespan, for equal workers: the worker that is free first would also finish a block first. */
 static uint64_t makespan_equal(const pool *p, const uint32_t *sizes, uint32_t count) {
     uint64_t free_at[COP_SHARDS_MAX], worst = 0;
     memset(free_at, 0, p->count * sizeof *free_at);
@@ -90,8 +90,8 @@ static uint64_t makespan_unequal(const pool *p, const uint32_t *sizes, uint32_t 
     return worst;
 }
 
-/* When the last block is done, if each goes to the worker that would finish it first. A very large
- * unequal pool counts as equal: its blocks are single shards anyway. */
+/* Returns when the last block is done, if each block goes to the worker that would finish it first.
+ * The workers of a very large pool count as equal, because its blocks are single shards anyway. */
 static uint64_t makespan(const pool *p, const uint32_t *sizes, uint32_t count) {
     bool quick = (uint64_t)count * p->count > TRIALS_MAX || all_alike(p);
     return quick ? makespan_equal(p, sizes, count) : makespan_unequal(p, sizes, count);
@@ -115,7 +115,7 @@ typedef struct choice {
 } choice;
 
 static void consider(choice *best, choice candidate) {
-    /* At equal cost, fewer blocks: fewer messages. */
+    /* Among candidates of equal cost, the one with the fewest blocks needs the fewest messages. */
     if (candidate.cost > best->cost) return;
     if (candidate.cost == best->cost && candidate.count >= best->count) return;
     *best = candidate;

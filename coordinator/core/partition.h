@@ -20,12 +20,12 @@ typedef struct partition_pool {
 } partition_pool;
 
 /* Finds, among some candidates, the cut that makes a step shortest. The blocks of a cut are nodes
- * of D5's tree over `shards` leaves, in ascending order, and together all shards. No block is
- * larger than `largest` shards.
+ * of the summation tree (D5) over `shards` leaves. They are in ascending order and cover all
+ * shards. No block is larger than `largest` shards.
  *
  * The blocks of a candidate have equal sizes, a power of two, but the last few may be cut into
- * halves or quarters. The length of the step is computed by giving each block, in order, to the
- * worker that would finish it first. A block of n shards keeps a worker with t threads busy for
+ * halves or quarters. To compute the length of the step, each block in order goes to the worker
+ * that would finish it first. A block of n shards keeps a worker with t threads busy for
  * ceil(n / t) times its `round`, plus overhead_percent. Without workers, the blocks are the largest
  * power of two up to `largest`.
  *

@@ -90,9 +90,9 @@ recovery_key *recovery_claim(recovery_keys *keys, const unsigned char key[COORD_
 /* Call when the submission of a pending key has ended, with the number of its job. job 0: it has
  * failed, so the key is forgotten, and a repeated request is a new submission. */
 void recovery_settle(recovery_key *key, uint64_t job);
-/* Call recovery_recall at the start for the key of each stored job, the newest job first; after
- * COORD_KEYS calls, further keys are ignored. Then call recovery_recalled once: from then on, new
- * keys get the free places first, and then the places of the oldest keys. */
+/* At the start, call recovery_recall for the key of each stored job, the newest job first. It
+ * ignores keys after the first COORD_KEYS. Then call recovery_recalled once: from then on, new keys
+ * get the free places first, and then the places of the oldest keys. */
 void recovery_recall(recovery_keys *keys, const unsigned char key[COORD_KEY_SIZE], uint64_t job);
 void recovery_recalled(recovery_keys *keys);
 

@@ -126,9 +126,9 @@ void registry_drain(coord_core *core, core_worker *w) {
     core->pool_version++;
 }
 
-/* Has the coordinator been listening for one heartbeat period? If it stalled (a tick came late),
- * messages from that time are still unread: a worker counts as silent only after one more period.
- */
+/* True: the coordinator has been listening for at least one heartbeat period. If it stalled, so
+ * that a tick came late, heartbeats from that time are still unread. So after a stall a worker
+ * counts as silent only one period later. */
 static bool has_listened(coord_core *core, uint64_t now) {
     const uint64_t period = core->config.heartbeat_ns;
     if (core->ticked_ns && now - core->ticked_ns > period) core->listens_ns = now;

@@ -78,11 +78,12 @@ typedef struct coord_round {
     uint64_t step;   /* step: its number; evaluation: steps of its weights; ensemble: 0 */
     uint32_t batch;  /* number of samples */
     uint32_t shards; /* number of shards of a step; 0: an evaluation or an ensemble */
-    /* An ensemble: members > 0, and evaluate is true. It has `total` blocks. A block is up to
-     * `chunk` members on one slice of the samples. Blocks are numbered from 0: all slices of the
-     * first chunk of members, then all slices of the second, and so on. Only a window of `count`
-     * consecutive blocks is in memory: blocks[i] is block number base + i. The first `handed`
-     * blocks of the window are done, and their results were passed to the host. */
+    /* For an ensemble, members is above 0 and evaluate is true; for other rounds these are 0. An
+     * ensemble has `total` blocks. A block is up to `chunk` members on one slice of the samples.
+     * Blocks are numbered from 0: all slices of the first chunk of members, then all slices of the
+     * second, and so on. Only a window of `count` consecutive blocks is in memory: blocks[i] is
+     * block number base + i. The first `handed` blocks of the window are done, and their results
+     * were passed to the host. */
     uint32_t members, chunk, slices, base, total, handed;
     uint32_t count;               /* blocks in memory */
     uint32_t capacity;            /* blocks for which there is room */
@@ -118,9 +119,9 @@ void round_begin_ensemble(coord_round *r, uint32_t members, uint32_t chunk, uint
 void round_clear(coord_round *r); /* Removes all blocks; keeps the memory. */
 void round_fini(coord_round *r);
 
-/* When to lease the block once more. That is when the number of its leases that are still within
- * their deadlines falls below the number of results that it still needs. 0: it has no holder.
- * UINT64_MAX: it has ROUND_HOLDERS holders already. */
+/* Returns the time at which to lease the block once more: then so many of its leases are past their
+ * deadlines that the others are fewer than the results that the block still needs. 0: it has no
+ * holder. UINT64_MAX: it has ROUND_HOLDERS holders already. */
 uint64_t round_next_copy_ns(const round_block *block);
 
 /* ---- round_pick.c ---- */
@@ -131,8 +132,8 @@ typedef struct round_asker {
     uint64_t worker;
     uint64_t identity;
     uint32_t largest; /* the largest number of shards that suits it */
-    bool only_worker; /* no other worker gets leases of the job, so it gets even blocks for which it
-                         sent a bad result just before */
+    bool only_worker; /* no other worker gets leases of the job. So this one gets even a block for
+                         which it has just sent a bad result */
 } round_asker;
 /* The index of the block that the asker should get; -1: none. In order of preference:
  * - a pending block that was leased before;
@@ -142,9 +143,9 @@ typedef struct round_asker {
  * - a leased block that is due for one more lease (round_next_copy_ns). */
 int round_pick(coord_round *r, const round_asker *asker, uint64_t now_ns);
 /* The index of a leased block that should also be leased to the asker; -1: none. The asker takes
- * round_ns for a round of `threads` shards. With its help the block must be finished clearly sooner
- * than by its holders alone (an audited block has two). Among several such blocks it returns the
- * one that gains most time. */
+ * round_ns for a round of `threads` shards. A block qualifies if the asker would finish it clearly
+ * sooner than its holders alone. Among several such blocks, returns the one that gains most time.
+ */
 int round_pick_slow(const coord_round *r, const round_asker *asker, uint32_t threads,
                     double round_ns, uint64_t now_ns);
 /* Does this worker hold a lease of the block? For an audited block, also true if any worker of the
@@ -198,8 +199,9 @@ uint64_t round_void_votes(coord_round *r, int block, uint64_t identity);
 /* The result of this holder cannot be used: its lease ends. Until `shun_until_ns` the block goes to
  * other workers, if the job has any. */
 void round_retry(coord_round *r, int block, int holder, uint64_t shun_until_ns);
-/* Ensemble: the index of the first block that was not passed to the host yet, if it is done; it
- * counts as passed on from then on. -1: it is not done, or all were passed on. */
+/* Ensemble: takes the next block to pass to the host. This is the first block that was not passed
+ * on, if it is done. Returns its index, and counts it as passed on. -1: it is not done, or all were
+ * passed on. */
 int round_take_ready(coord_round *r);
 /* Ensemble: the host has absorbed blocks[0]. The window moves on by one block, and shrinks if no
  * further block is left. */

@@ -97,17 +97,17 @@ int round_pick(coord_round *r, const round_asker *asker, uint64_t now_ns) {
     return pending >= 0 ? pending : pick_overdue(r, asker, now_ns);
 }
 
-/* How much longer a lease will probably take, in ns; 0: unknown. A lease that has already taken x
- * longer than expected is expected to take another x. */
+/* How much longer a lease will probably take, in ns; 0: unknown. If a lease has exceeded the
+ * expected time by x, it is expected to take another x. */
 static uint64_t remaining_ns(const round_holder *h, uint64_t now_ns) {
     uint64_t spent = now_ns - h->begun_ns;
     if (!h->expected_ns) return 0;
     return spent < h->expected_ns ? h->expected_ns - spent : spent - h->expected_ns;
 }
 
-/* In how many ns the block will probably have all results that it needs. *last is for its present
- * holders alone. *but_last is for one more holder whose result comes at once. False: the block
- * cannot be leased once more, or was already. */
+/* Estimates in how many ns the block will have all results that it needs. *last is the estimate for
+ * its present holders alone. *but_last is the estimate if one more holder sent its result at once.
+ * False: the block cannot be leased once more, or was already. */
 static bool ends_in(const round_block *b, uint64_t now_ns, uint64_t *last, uint64_t *but_last) {
     uint32_t holders = 0;
     *last = *but_last = 0;
@@ -128,8 +128,8 @@ static bool ends_in(const round_block *b, uint64_t now_ns, uint64_t *last, uint6
     return holders < ROUND_HOLDERS && b->votes + holders == b->needs;
 }
 
-/* The holders must need at least COPY_PERCENT of the copy's own time, and COPY_GAIN_NS more for the
- * messages of the copy. */
+/* A copy pays only if the holders still need at least COPY_PERCENT of the copy's computing time,
+ * plus COPY_GAIN_NS for the messages of the copy. */
 #define COPY_PERCENT 125
 #define COPY_GAIN_NS 2000000
 

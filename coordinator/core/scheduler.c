@@ -18,11 +18,13 @@
 #define RIVALS_MAX 64
 /* a rival must be quicker by this factor */
 #define RIVAL_QUICKER 1.25
-/* a worker that has been idle for longer, in ns, is no rival: it got nothing for another reason */
+/* a worker that has been idle for longer than this, in ns, was passed over for another reason, and
+ * is not counted as a rival */
 #define RIVAL_IDLE_NS 50000000
-/* a block suits a worker that needs up to this many times the planned length of the step for it */
+/* a block suits a worker if it takes the worker at most this many times the planned length of the
+ * step */
 #define SPAN_SLACK 1.1
-/* workers that one event may examine without finding work for them */
+/* how many workers one event examines in vain before it stops looking for work */
 #define IN_VAIN_MAX 64
 /* shortest time between two searches for blocks to copy, in ns */
 #define COPY_PAUSE_NS 1000000
@@ -300,9 +302,9 @@ static void give(coord_core *core, core_worker *w, choice chosen, uint64_t now) 
 
 /* ---- choice ---- */
 
-/* The compute time that the job received, as it counts in a choice for this worker. For a worker
- * that already has the job's description, it counts as less by one step's compute time. This is
- * constant, so it does not change the shares in the long run. */
+/* The compute time that the job received, for comparing jobs when this worker needs one. If the
+ * worker already has the job's description, one step's compute time is subtracted, to prefer the
+ * job. The preference does not grow, so it does not change the jobs' shares in the long run. */
 static double weighed_share(const core_job *job, const core_worker *w) {
     double step = jobs_is_evaluation(job) ? job->slice_ns : job->shard_ns * job->info.shards;
     return (double)job->share - (w->have_job == job->info.job ? step : 0);
@@ -324,14 +326,14 @@ static bool has_work(const core_job *job, uint64_t now) {
     return steps_has_leases(job) && round_has_work(&job->round, now);
 }
 
-/* Since when the block could be given to a worker. */
+/* The time since which the block could have been given to a worker. */
 static uint64_t available_since(const core_job *job, const round_block *b) {
     if (b->state == ROUND_LEASED) return round_leased_since(b);
     return b->votes ? b->voted_ns : job->step_began_ns;
 }
 
-/* When a worker should be free for a block that has been available since `since`; 0: unknown. A
- * lease that has already taken x longer than expected is expected to take another x. */
+/* When a worker should be free for a block that has been available since `since`; 0: unknown. If a
+ * lease has exceeded the expected time by x, it is expected to take another x. */
 static uint64_t free_at(const core_worker *w, uint64_t since, uint64_t now) {
     if (!w->lease) {
         uint64_t idle = w->held_since_ns > since ? w->held_since_ns : since;
@@ -341,9 +343,9 @@ static uint64_t free_at(const core_worker *w, uint64_t since, uint64_t now) {
     return now + (now - w->lease_end_ns);
 }
 
-/* Would quicker workers finish all available blocks before this worker could finish block `b`? Then
- * this worker should stay idle, because a step waits for its last block. The same applies to the
- * second result of an audited block, for which workers that take part in the block do not count. */
+/* True: quicker workers would finish all available blocks before this worker could finish block
+ * `b`. Then this worker should stay idle, because a step waits for its last block. The same holds
+ * for the second result of an audited block; workers that take part in that block do not count. */
 static bool others_are_quicker(const coord_core *core, const core_job *job, const core_worker *w,
                                const round_block *b, uint64_t now) {
     double mine = timing_expected_ns(job, w, b);
@@ -426,8 +428,8 @@ static void give_copies(coord_core *core, uint64_t now) {
     for (uint32_t i = 0; core->wait_head && i < core->resident_count; i++) {
         core_job *job = core->resident[i];
         if (!steps_has_leases(job) || now < job->round.slow_ns) continue;
-        /* Pending blocks come first. But those of an audited round may be blocks that the idle
-         * workers must not get, because nobody may check itself. */
+        /* Pending blocks come before copies. In an audited round, however, the idle workers may be
+         * excluded from all pending blocks, because no worker may check its own result. */
         if (job->round.pending && !job->round.audited) continue;
         while (core->wait_head && may_have_more(job, now) && give_copy(core, job, now)) continue;
         uint64_t pause = cop_whole(job->shard_ns / 8);
@@ -449,8 +451,8 @@ static bool any_work(const coord_core *core, uint64_t now) {
     return false;
 }
 
-/* Gives leases to waiting workers, the longest waiting first. There may be work that this worker
- * should not get, and finding that out takes time. So this stops after IN_VAIN_MAX workers that got
+/* Gives leases to waiting workers, the longest waiting first. Even if there is work, a worker may
+ * have to wait, and finding that out takes time. So this stops after IN_VAIN_MAX workers that got
  * nothing, and the next event continues behind them. */
 static void give_to_waiting(coord_core *core, uint64_t now) {
     core_worker *w = core->serve_next ? core->serve_next : core->wait_head;

@@ -7,9 +7,9 @@
 #include "common/base/injected_bugs.h"
 #include "coordinator/core/core_state.h"
 
-#define NEWEST   0.1 /* weight of the newest measurement */
-#define TURNS    4   /* least number of leases of an ensemble for each worker thread */
-#define ADVANCES 8   /* least number of leases into which the members on one slice are divided */
+#define NEWEST   0.1 /* weight of the newest measurement in a moving average */
+#define TURNS    4   /* minimum leases of an ensemble per worker thread */
+#define ADVANCES 8   /* minimum leases into which the members on one slice are divided */
 
 bool steps_has_leases(const core_job *job) {
     return job->phase == PHASE_TRAINING || job->phase == PHASE_EVALUATING;
@@ -72,8 +72,8 @@ void steps_begin_evaluation(coord_core *core, core_job *job) {
     job->phase = PHASE_EVALUATING;
 }
 
-/* Is a checkpoint of the current weights due? It is every checkpoint_every steps, and if they are
- * the best so far. Never if checkpoint_every is 0. */
+/* True: a checkpoint of the current weights is due, because checkpoint_every steps have passed or
+ * the weights are the best so far. Always false if checkpoint_every is 0. */
 static bool checkpoint_due(const core_job *job) {
     uint64_t every = job->info.checkpoint_every;
     if (!every || job->step == 0) return false;
@@ -89,8 +89,9 @@ void steps_continue(coord_core *core, core_job *job, uint64_t now) {
         jobs_save_and_leave(core, job, COORD_QUEUED);
     } else if (job->saving && checkpoint_due(job)) {
         /* A checkpoint that is due is never skipped: training waits until the previous one is
-         * written. So a crash costs at most the steps between two checkpoints, and as many again
-         * that were trained while the second was being written. */
+         * written. So a crash costs at most twice the steps between two checkpoints: those since
+         * the newest one was requested, and those since the one before, if it was still being
+         * written. */
         job->phase = PHASE_HOLDING;
     } else {
         if (checkpoint_due(job)) jobs_save(core, job, false);
@@ -379,8 +380,8 @@ static void refuse(coord_core *core, const core_arrival *arrival, const char *fo
     }
 }
 
-/* Takes a result that matches no current lease. The lease that the worker holds goes on until the
- * worker asks for work or leaves, because this result is not about it. */
+/* Takes a result that matches no current lease. It does not end the lease that the worker holds
+ * now: that ends when the worker asks for work or leaves. */
 static void unused_result(coord_core *core, core_job *job, core_worker *w, const coord_event *e,
                           uint64_t now) {
     const coord_result_info *r = &e->result;
@@ -449,8 +450,8 @@ static bool recheck_step(core_job *job, const uint64_t *digests, uint64_t now) {
     return any;
 }
 
-/* Each gradient is finite, but their sum is not. Any unconfirmed gradient may be wrong, so these
- * blocks are computed again. If all are confirmed, the job has diverged. */
+/* Called when each gradient is finite, but their sum is not. Any unconfirmed gradient may be wrong,
+ * so the unconfirmed blocks are computed again. If all are confirmed, the job has diverged. */
 static void sum_not_finite(coord_core *core, core_job *job, int index, const coord_event *e,
                            uint64_t now) {
     round_block *b = &job->round.blocks[index];
@@ -493,9 +494,9 @@ void steps_on_updated(coord_core *core, core_job *job, const coord_event *e, uin
         sum_not_finite(core, job, (int)i, e, now);
         return;
     }
-    /* A gradient is not finite although its loss was. Another worker computes the block again. If
-     * the gradient is still not finite, the coordinator computes it. If its gradient is not finite
-     * either, or if it cannot compute the job, the job has diverged. */
+    /* A gradient is not finite although its loss is. Another worker computes the block again. If
+     * its gradient is not finite either, the coordinator computes the block. If the coordinator
+     * gets the same, or cannot compute the job, the job has diverged. */
     job->phase = PHASE_TRAINING;
     uint64_t slot =
         round_reject(&job->round, (int)i, e->result.digest, now + core->config.lease_floor_ns);

@@ -3,11 +3,11 @@
  *
  * There are two rules. First, a worker cannot claim a longer computing time than the coordinator
  * measured from the lease to the result. Second, a worker's deadline never depends on the times of
- * this worker alone: else a worker that always answers just before its deadline could double it
- * each time. So the time until a deadline is at most DEADLINE_FACTOR times what the pool needs for
- * the same work (but at least a twentieth of lease_floor_ns). What the pool needs is the lower
- * median of the times of its identities. It is near an honest time while at least half of the
- * identities are honest. */
+ * this worker alone: otherwise a worker that always answers just before its deadline could double
+ * it each time. So the time until a deadline is at most DEADLINE_FACTOR times the pool's time for
+ * the same work (but at least a twentieth of lease_floor_ns). The pool's time is the lower median
+ * of the times of its identities. It is near an honest time while at least half of the identities
+ * are honest. */
 #include <stdlib.h>
 
 #include "common/base/whole.h"
@@ -18,7 +18,7 @@
 #define DEADLINE_FACTOR 8
 /* for a worker whose times are known, the least time to a deadline is lease_floor_ns / this */
 #define FLOOR_KNOWN 20
-/* largest number of workers whose times make the pool's time */
+/* the pool's time is computed from the times of at most this many workers */
 #define SAMPLES_MAX 256
 /* how long the pool's time is valid, in ns */
 #define MEASURE_PAUSE_NS 100000000
@@ -133,9 +133,10 @@ static void note_time(core_job *job, core_worker *w, const round_block *b, const
     if (!job->round.evaluate) job->times_changed = job->times_changed || moved;
 }
 
-/* Notes for the block's other holders that are overdue that they need at least the time since their
- * leases. Their own results will come too late to be measured. Without this note, their times would
- * stay as short as before, and each step would wait for such a worker again. */
+/* For each other holder of the block that is overdue, adds the time since its lease as a
+ * measurement: the holder needs at least this long. Its own result will come too late to be
+ * measured. Without this, its times would stay as short as before, and each step would wait for it
+ * again. */
 static void learn_overdue(coord_core *core, core_job *job, const round_block *b, int but,
                           uint64_t now) {
     for (int h = 0; h < ROUND_HOLDERS; h++) {

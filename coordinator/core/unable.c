@@ -68,7 +68,8 @@ static void forget(coord_core *core, core_job *job) {
     }
 }
 
-/* Is the newest report of every suitable worker about this block, and without another try since? */
+/* True: the newest report of every suitable worker is about this block, and the worker has not been
+ * allowed to try again since. */
 static bool all_failed(const coord_core *core, const core_job *job, const round_block *b) {
     for (uint32_t i = 0; i < core->worker_count; i++) {
         const core_worker *w = core->workers[i];

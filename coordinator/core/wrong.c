@@ -6,7 +6,8 @@
 #include "common/base/injected_bugs.h"
 #include "coordinator/core/core_state.h"
 
-/* confirmed audits of an identity after which `since` of its core_contributor moves to `mark` */
+/* after this many confirmed audits of an identity, `since` in its core_contributor becomes `mark`
+ */
 #define AUDITS_TRUSTED 50
 
 /* ---- what a worker has done for a job ---- */
