@@ -259,9 +259,9 @@ static size_t count_names(coord_datasets *d, const char *digest) {
 }
 
 /* Renames the pack, removes the rows of the store, then removes the renamed pack. If one of these
- * steps fails or the program dies in between, then either all names and the pack still exist, or
- * all are gone, at the latest after the next start: it renames a pack back whose rows still exist,
- * and removes any other renamed pack (datasets_index.c). */
+ * steps fails or the program dies in between, the next start completes or undoes the removal
+ * (datasets_index.c): if the rows still exist, it renames the pack back; otherwise it removes the
+ * renamed pack. */
 static cop_err remove_content(coord_datasets *d, const coord_dataset *set, cop_error *error) {
     char path[4096], removed[4096];
     cop_error problem = {0};
@@ -303,8 +303,8 @@ cop_err coord_datasets_remove(coord_datasets *d, const char *name_or_digest, coo
     return e;
 }
 
-/* True: for each of MNIST's four files, the folder has a file whose name begins like it. Their
- * content is not read here. */
+/* True: for each of MNIST's four files, the folder has a file with the same beginning of its name.
+ * Does not read the files. */
 static bool looks_like_mnist(const char *folder) {
     static const char *const stems[] = {"train-images", "train-labels", "t10k-images",
                                         "t10k-labels"};
@@ -336,8 +336,8 @@ static void list_name(set_list *l, const char *name) {
     snprintf(s->name, sizeof s->name, "%s", name);
 }
 
-/* Appends the names of the sets in the folder of --data: of the folder itself and of its subfolders
- * that look like MNIST. */
+/* Appends the names of the sets in the folder of --data: the folder itself and its subfolders, if
+ * they look like MNIST. */
 static void list_folder(const char *folder, set_list *l) {
     char **names = NULL;
     size_t count = 0;

@@ -1,6 +1,6 @@
 /* Data sets of a coordinator. The content of a set is in state/data/DIGEST.pack. The names of sets
- * are in a table of the store. Incomplete uploads are in state/data/upload/. Of what a peer sends,
- * paths contain only digests, after a check that they are 64 hex digits.
+ * are in a table of the store. Incomplete uploads are in state/data/upload/. The only text from a
+ * peer that becomes part of a path is a digest, after a check that it has 64 hex digits.
  *
  * The disk and the tables in memory change together. A name exists if both its row in the store and
  * its pack exist. After an error, neither the disk nor the tables have changed.
@@ -44,16 +44,16 @@ void coord_datasets_close(coord_datasets *datasets); /* NULL has no effect */
  * CORRUPT: the pack was altered. */
 cop_err coord_datasets_load(coord_datasets *datasets, const char *name_or_digest, cop_data **out,
                             cop_error *error);
-/* Keeps the set of a submission for its job. `data` was loaded by `name_or_digest`. Writes the pack
- * of the set if it does not exist, so that the job finds it after a restart, and counts one use, as
+/* Keeps the set of a submission for its job. `data` was loaded by `name_or_digest`. If the set has
+ * no pack, writes one, so that the job finds the set after a restart. Counts one use, as
  * coord_datasets_use does. LIMIT: the quota or a maximum number is exceeded. NO_SPACE: the disk is
  * full. On an error the use is not counted. */
 cop_err coord_datasets_keep(coord_datasets *datasets, const cop_data *data,
                             const char *name_or_digest, cop_error *error);
-/* Add or remove one unfinished job or evaluation that uses this digest. While there is one, the
- * content cannot be removed. Each call of coord_datasets_use or coord_datasets_keep needs one of
- * coord_datasets_release. A set of this digest need not exist, because the set of a stored job may
- * have been deleted. */
+/* Count one more, or one fewer, unfinished job or evaluation that uses this digest. While the count
+ * is above 0, the content cannot be removed. Each call of coord_datasets_use or coord_datasets_keep
+ * needs one of coord_datasets_release. A set of this digest need not exist, because the set of a
+ * stored job may have been deleted. */
 void coord_datasets_use(coord_datasets *datasets, const char *digest);
 void coord_datasets_release(coord_datasets *datasets, const char *digest);
 
@@ -83,8 +83,8 @@ typedef struct coord_chunk {
     const cop_buffer *bytes; /* NULL: the client sent no bytes */
 } coord_chunk;
 /* Stores a chunk in every incomplete upload of the set whose offer has this hash at this index. On
- * success, *missing is the number of chunks that are still missing; with several such uploads, in
- * the one that misses the fewest.
+ * success, *missing is the number of chunks that such an upload still lacks; with several such
+ * uploads, the smallest of these numbers.
  * INPUT: the digest is not valid, the set has no chunk of this index, the bytes are missing, or
  * their length is wrong.
  * NOT_FOUND: there is no upload of this set.

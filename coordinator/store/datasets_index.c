@@ -211,8 +211,8 @@ static cop_err migrate_text_index(coord_datasets *d, cop_error *error) {
     return e ? e : cop_file_remove(path, error);
 }
 
-/* Gives a name to a pack that has none. Such a pack is left when a row was lost, or when the
- * program died after it had written the pack and before it wrote the row. */
+/* Gives a name to a pack that has none. A pack has no name if its row was lost, or if the program
+ * died after it had written the pack and before it wrote the row. */
 static void name_pack(coord_datasets *d, const char *digest) {
     cop_data *data = NULL;
     coord_dataset set;
@@ -234,8 +234,8 @@ static void name_pack(coord_datasets *d, const char *digest) {
                 name);
 }
 
-/* Removes the file, if a removal renamed a pack to it and was interrupted after it had removed the
- * rows. (If the rows still exist, restore_pack has renamed the pack back before.) */
+/* Removes the file if it is a pack that an interrupted removal has renamed. Its rows are gone:
+ * otherwise restore_pack would have renamed the pack back. */
 static void finish_removal(const coord_datasets *d, const char *file) {
     char digest[65], removed[4096];
     cop_error error = {0};

@@ -71,8 +71,8 @@ bool coord_has_pack(const coord_datasets *d, const char *digest);
 cop_err coord_read_index(coord_datasets *d, cop_error *error);
 /* Copies the newest entry with this name, or with this digest, to *out. False: there is none. */
 bool coord_copy_set(coord_datasets *d, const char *name_or_digest, coord_dataset *out);
-/* coord_add_set and coord_forget_set change both the store and the table in memory, or, on an
- * error, neither of them. Under `files`. */
+/* The next two functions change both the store and the table in memory or, on an error, neither of
+ * them. Under `files`. */
 /* Makes the pair of name and digest the newest of its name. LIMIT: there are already COORD_SETS_MAX
  * names. */
 cop_err coord_add_set(coord_datasets *d, const coord_dataset *set, cop_error *error);
@@ -107,9 +107,9 @@ cop_err coord_check_set_name(const char *name, cop_error *error);
 /* Returns the upload with this folder, or a free place of the table if `folder` is "". NULL: there
  * is none. Under `table` or `files`. */
 coord_upload *coord_find_upload(coord_datasets *d, const char *folder);
-/* Sets the upload's size and number of chunks, and allocates its tables of chunks, which say that
- * all chunks are missing. False: out of memory. The caller must call coord_free_upload in either
- * case. */
+/* Sets the upload's size and number of chunks, and allocates its tables of chunks, with all chunks
+ * marked as missing. False: out of memory. The caller must call coord_free_upload in either case.
+ */
 bool coord_allocate_upload(coord_upload *upload, uint64_t size);
 /* Frees the tables of the upload and zeroes it, so its place is free. */
 void coord_free_upload(coord_upload *upload);
@@ -129,10 +129,10 @@ void coord_drop_old_uploads(coord_datasets *d);
 void coord_read_uploads(coord_datasets *d);
 /* Frees the table in memory. The files stay. */
 void coord_free_uploads(coord_datasets *d);
-/* Checks whether `more` bytes fit into the quota and onto the disk. The bytes of the upload `own`
- * (NULL: none) and of all uploads of the set `stored` ("": none) are not counted as used, because
- * `more` contains them. LIMIT: the quota is exceeded, or COORD_UPLOADS_MAX other uploads are in
- * progress. NO_SPACE: the disk is full. Under `files`. */
+/* Checks that `more` bytes fit into the quota and onto the disk. `more` must contain the bytes of
+ * the upload `own` (NULL: none) and of all uploads of the set `stored` ("": none), which are not
+ * counted again. LIMIT: the quota is exceeded, or COORD_UPLOADS_MAX other uploads are in progress.
+ * NO_SPACE: the disk is full. Under `files`. */
 cop_err coord_check_quota(coord_datasets *d, const char *stored, const coord_upload *own,
                           uint64_t more, cop_error *error);
 

@@ -45,8 +45,8 @@ void coord_loaded_destroy(coord_loaded *l) {
 
 /* ---- places: under the mutex ---- */
 
-/* Returns the place of the set that coord_loaded_get finds: see there. It may still be loading.
- * NULL: there is none. */
+/* Returns the place of a set that was loaded for this key and stamp, or whose digest is the key.
+ * The set may still be loading. NULL: there is none. */
 static place *find(coord_loaded *l, const char *key, uint64_t stamp) {
     for (place *p = l->places; p < l->places + PLACES; p++) {
         if (p->data && strcmp(p->digest, key) == 0) return p;
@@ -116,10 +116,10 @@ void coord_loaded_trim(coord_loaded *l, uint64_t now) {
 
 /* ---- getting ---- */
 
-/* Ends the loading of `p` with the set `data`, or, if `data` is NULL, after a failure. Returns the
- * set for the caller, with a reference, or NULL after a failure. If the table already has a copy of
- * this content, which was loaded for another key, returns this copy. The caller must then destroy
- * `data`, which it gets back in *duplicate. */
+/* Called when the loading of `p` has ended. `data` is the loaded set; NULL: loading has failed.
+ * Returns the set with a reference for the caller, or NULL after a failure. If the table already
+ * has a copy of this content, which was loaded for another key, returns that copy. *duplicate is
+ * then `data`, which the caller must destroy. */
 static cop_data *end_loading(coord_loaded *l, place *p, cop_data *data, cop_data **duplicate) {
     char digest[65] = "";
     if (data) cop_hex32(data->digest, digest);

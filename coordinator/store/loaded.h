@@ -1,6 +1,6 @@
 /* A table of the data sets in memory, by content. All submissions, resident jobs and evaluations of
- * a set share one copy, which is read and verified once. A caller that asks for a set while another
- * caller reads it waits for this other caller.
+ * a set share one copy, which is read and verified once. If two callers ask for a set at the same
+ * time, one of them reads it, and the other waits.
  *
  * A set is idle if nothing outside this table refers to it. It is dropped when it is idle and the
  * last request for it is at least COORD_LOADED_KEPT_NS old. If several idle sets together have more
@@ -38,7 +38,7 @@ cop_err coord_loaded_get(coord_loaded *loaded, const coord_loaded_source *source
                          cop_error *error);
 /* True: at this time, coord_loaded_trim has sets to drop. */
 bool coord_loaded_is_due(coord_loaded *loaded, uint64_t now_ns);
-/* Drops the idle sets that are to be dropped at this time: see above. */
+/* Drops the idle sets that are due at this time, by the rules at the top of this file. */
 void coord_loaded_trim(coord_loaded *loaded, uint64_t now_ns);
 
 #endif

@@ -1,7 +1,8 @@
 /* The store keeps jobs, metrics, events and names of data sets in SQLite (WAL mode). Writes are
- * queued, and the store's own thread commits them in batches. So a write costs the loop no SQL and
- * no wait for an fsync. A submission is acknowledged only after its commit. A store with an older
- * schema is migrated when it is opened; a store of a newer program is refused and not changed. */
+ * queued, and the store's own thread commits them in batches. So the loop thread runs no SQL for a
+ * write, and does not wait for fsync. A submission is acknowledged only after its commit. A store
+ * with an older schema is migrated when it is opened; a store of a newer program is refused and not
+ * changed. */
 #ifndef COP_COORDINATOR_STORE_H
 #define COP_COORDINATOR_STORE_H
 
@@ -26,9 +27,9 @@ void coord_store_close(coord_store *store);
 
 /* ---- writes: any thread; committed in the order of the calls ---- */
 
-/* Receives the result of a write: on the store's thread after its commit or failure, or at once on
- * the caller's thread, with BUSY, if the write cannot be queued. `text` explains a failure and is
- * valid during the call only. */
+/* Receives the result of a write. It is called on the store's thread after the commit or a failure.
+ * If the write cannot be queued, it is called with BUSY at once, on the caller's thread. `text`
+ * explains a failure and is valid during the call only. */
 typedef void (*coord_store_done)(void *context, cop_err result, const char *text);
 
 /* A new job. The store copies all strings and the key, and takes a reference to `spec`. */
@@ -91,10 +92,10 @@ void coord_store_keep_evaluation(coord_store *store, uint64_t number);
 /* Waits until all writes that were queued before this call are on the disk (fsync). The saver calls
  * it before it publishes a checkpoint, because a run that continues from this checkpoint does not
  * write the earlier metrics again. Not on the loop thread.
- * IO, NO_SPACE and other errors of the disk: some of these writes may not be on the disk; those
- * that nobody waits for stay queued and are tried again.
- * NO_MEMORY: there is no room or memory to wait in the queue, or a write has been lost for lack of
- * memory since the last flush, or a write that must survive has been lost since the start. */
+ * IO, NO_SPACE and other errors of the disk: some of these writes may not be on the disk. Those of
+ * them that have no callback stay queued and are tried again.
+ * NO_MEMORY: the flush could not be queued for lack of memory or room; or a write was lost for lack
+ * of memory since the last flush; or a write that must survive was lost since the start. */
 cop_err coord_store_flush(coord_store *store);
 
 /* ---- data sets ---- */
@@ -102,8 +103,8 @@ cop_err coord_store_flush(coord_store *store);
 /* A name of a data set with the properties of its content. */
 typedef struct coord_dataset {
     char name[COP_NAME_MAX];
-    char digest[65];  /* of the content. "" if the set belongs to --data or is built in, and has not
-                       * been read yet; then all fields below are 0 */
+    char digest[65];  /* of the content. "": the set is in --data or built in and has not been read
+                       * yet; then all fields below are 0 */
     uint64_t bytes;   /* size of the pack */
     uint32_t train;   /* training samples */
     uint32_t test;    /* test samples */
@@ -113,8 +114,8 @@ typedef struct coord_dataset {
     uint32_t jobs; /* unfinished jobs that use the content; not stored */
 } coord_dataset;
 
-/* Both functions return after the commit. On an error the store has not changed. Not on the loop
- * thread. */
+/* The next two functions return after the commit. On an error the store has not changed. Not on the
+ * loop thread. */
 
 /* Stores a name of a data set in the newest place. If this pair of name and digest is already
  * stored, it moves to the newest place. */

@@ -50,8 +50,8 @@ void coord_store_free_spares(coord_store *s) {
     cop_free(s->reserve);
 }
 
-/* Takes a spare for a write of this kind. NULL: there is none, or only the reserve is left and the
- * kind may not use it. The caller holds `mutex`. */
+/* Takes a spare for a write of this kind. NULL: there is none, or only the reserve is left and
+ * writes of this kind may not use it. The caller holds `mutex`. */
 static store_write *take_spare(coord_store *s, store_kind kind) {
     const bool droppable = recovery_need_of(kind) == RECOVERY_MAY_GO;
     store_write *w = s->spare;
@@ -75,8 +75,9 @@ static void note_loss(coord_store *s, store_kind kind, uint64_t job) {
     uv_mutex_unlock(&s->mutex);
 }
 
-/* Returns a zeroed write of this kind with its number and time, not in the queue yet. NULL: there
- * is no room in the queue (logged once until there is room again), or no memory. */
+/* Returns a new write of this kind, which is not in the queue yet. Its number and time are set, and
+ * all other fields are 0. NULL: the queue has no room (logged once until it has room again), or
+ * there is no memory. */
 static store_write *begin_write(coord_store *s, store_kind kind, uint64_t job) {
     COP_ASSERT(kind > STORE_NONE && kind <= STORE_BARRIER);
     uv_mutex_lock(&s->mutex);
@@ -117,8 +118,8 @@ static void end_write(coord_store *s, store_write *w) {
     uv_mutex_unlock(&s->mutex);
 }
 
-/* Queues the write with its callback, which may be NULL. If begin_write failed (`w` is NULL), calls
- * the callback at once with BUSY. */
+/* Queues the write with its callback, which may be NULL. If `w` is NULL, because begin_write
+ * failed, calls the callback at once with BUSY. */
 static void end_write_with(coord_store *s, store_write *w, coord_store_done done, void *context) {
     if (w) {
         w->done = done;
@@ -238,7 +239,7 @@ static void on_waited(void *context, cop_err result, const char *text) {
     uv_sem_post(&wait->done);
 }
 
-/* Queues the write and waits for its result. NO_MEMORY if begin_write failed (`w` is NULL). */
+/* Queues the write and waits for its result. NO_MEMORY: `w` is NULL, because begin_write failed. */
 static cop_err write_and_wait(coord_store *s, store_write *w, cop_error *error) {
     store_wait wait = {.result = COP_OK};
     if (!w || uv_sem_init(&wait.done, 0)) {

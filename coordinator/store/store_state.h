@@ -9,9 +9,9 @@
 
 #include "coordinator/store/store.h"
 
-/* A spare is the memory of a write that is not queued. */
-#define COORD_STORE_RESERVE 256  /* the last spares, which metrics and events never take */
-#define COORD_STORE_SPARES  1024 /* beyond this number, finished writes are freed, not kept */
+/* A spare is unused memory for one write. */
+#define COORD_STORE_RESERVE 256  /* spares that metrics and events may not take */
+#define COORD_STORE_SPARES  1024 /* beyond this number of spares, finished writes are freed */
 
 /* The row that a write of kind STORE_ADD_JOB adds. */
 typedef struct store_job_row {
@@ -74,8 +74,8 @@ struct coord_store {
     bool started;         /* the writer thread was started; set once, by coord_store_open */
     bool warned_full;     /* the log already says that metrics are dropped */
     bool failing;         /* the last batch left writes that must be tried again */
-    bool lost;            /* a write has found no memory since the last flush */
-    bool behind; /* a write that must survive has found no memory: from now on every flush fails */
+    bool lost;            /* a write was lost for lack of memory since the last flush */
+    bool behind; /* a write that must survive was lost for lack of memory, so every flush fails */
     /* used by the writer thread only */
     uint32_t pool_events; /* events of the pool, written since the last pruning */
 };

@@ -15,8 +15,8 @@
 
 #define BATCH_MS    100    /* the thread collects metrics and events for this time */
 #define RETRY_MS    500    /* pause after a batch that failed */
-#define POOL_EVENTS 100000 /* how many events of the pool a pruning leaves */
-#define PRUNE_EVERY 1000   /* how many events of the pool are added between two prunings */
+#define POOL_EVENTS 100000 /* events of the pool that remain after pruning */
+#define PRUNE_EVERY 1000   /* events of the pool that are added between two prunings */
 
 const char *const coord_store_sql[STORE_KINDS] = {
     [STORE_ADD_JOB] = "INSERT OR REPLACE INTO jobs(job, name, state, text, spec, data_digest, "
@@ -208,11 +208,11 @@ static bool is_transient(int result) {
            code == SQLITE_NOMEM;
 }
 
-/* To be called after the list has failed as a whole. Tries each durable write again in a
- * transaction of its own, and answers every write that a caller waits for. Returns, in order, the
- * writes to keep for a later try: those that nobody waits for and whose error may go away. After
- * the first durable write that is kept, no other write is tried, so the states of a job reach the
- * disk in order. All writes that are not kept go to *finished. */
+/* Called after the list has failed as a whole. Tries each durable write again in a transaction of
+ * its own, and answers every write that a caller waits for. Returns, in order, the writes to keep
+ * for a later attempt: those that nobody waits for and whose error may go away. Once a durable
+ * write is kept, it tries no later write, so that the states of a job reach the disk in order. All
+ * writes that are not kept go to *finished. */
 static store_write *retry_durable(coord_store *s, store_write *list, int failure,
                                   store_write **finished) {
     store_write *kept = NULL, **end = &kept;
@@ -237,7 +237,7 @@ static store_write *retry_durable(coord_store *s, store_write *list, int failure
     return kept;
 }
 
-/* Commits the list. Returns, in order, the writes to keep for a later try. All others go to
+/* Commits the list. Returns, in order, the writes to keep for a later attempt. All others go to
  * *finished. */
 static store_write *write_batch(coord_store *s, store_write *list, store_write **finished) {
     const int result = commit_list(s, list);
@@ -274,9 +274,9 @@ static bool is_urgent(const coord_store *s) {
     return false;
 }
 
-/* Puts the writes that are kept for a later try in front of the queue, which holds the writes that
- * arrived in the meantime. If the store is being closed, gives them up instead. The caller holds
- * `mutex`. */
+/* Puts writes that are kept for a later attempt back into the queue, before the writes that arrived
+ * in the meantime. If the store is being closed, gives them up instead. The caller holds `mutex`.
+ */
 static void put_back(coord_store *s, store_write *kept) {
     uint32_t count = 0;
     store_write *last = NULL;

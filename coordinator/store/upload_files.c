@@ -11,9 +11,9 @@
  * its own folder: DIGEST, DIGEST-1, DIGEST-2 and so on. Only the complete data shows which offer
  * was right, and a wrong offer must not harm the others.
  *
- * The table in memory holds the content of the manifests and which chunks have arrived. So storing
- * a chunk takes the same time however many chunks there are. For the quota, an upload counts with
- * the full size of its pack from its first offer on. */
+ * The table in memory holds the content of the manifests and records which chunks have arrived. So
+ * the time to store a chunk does not depend on the number of chunks. From its first offer on, an
+ * upload uses the full size of its pack from the quota. */
 #include <stdio.h>
 #include <string.h>
 #include <sys/stat.h>
@@ -197,9 +197,9 @@ void coord_drop_old_uploads(coord_datasets *d) {
     }
 }
 
-/* True: nobody needs the upload in this folder, because its set is stored. Such a folder is left if
- * the coordinator died during a commit. An older version, which knows no folders DIGEST-NUMBER,
- * leaves them whenever it commits the set. */
+/* True: nobody needs the upload in this folder, because its set is stored. Such a folder remains if
+ * the coordinator died during a commit, or if an older version, which does not know folders
+ * DIGEST-NUMBER, committed the set. */
 static bool is_obsolete(const coord_datasets *d, const char *folder) {
     char digest[65];
     snprintf(digest, sizeof digest, "%.64s", folder);

@@ -101,8 +101,8 @@ static cop_err add_name(coord_datasets *d, const Coppice__Api__OfferDataRequest 
     return e;
 }
 
-/* True: the pack of the set exists, and no damage was found. A damaged pack is removed, so that the
- * upload replaces it; if it cannot be removed, the result is true. */
+/* True: the pack of the set exists, and no damage was found. Removes a damaged pack, so that the
+ * upload replaces it. Also true if a damaged pack could not be removed. */
 static bool has_intact_pack(coord_datasets *d, const char *digest, const char *name) {
     char path[4096];
     cop_data *data = NULL;
@@ -166,8 +166,8 @@ static cop_err start_upload(coord_datasets *d, const Coppice__Api__OfferDataRequ
     return COP_OK;
 }
 
-/* Gives the upload the name in this offer and the time of this offer. On an error the upload stays
- * as it was, with all its chunks. */
+/* Sets the name of the upload to that in this offer, and its time to that of this offer. On an
+ * error the upload is unchanged. */
 static cop_err resume_upload(coord_datasets *d, const Coppice__Api__OfferDataRequest *o,
                              coord_upload *u, cop_error *error) {
     coord_upload renamed = *u;
@@ -214,8 +214,8 @@ cop_err coord_datasets_offer(coord_datasets *d, const Coppice__Api__OfferDataReq
 
 /* ---- put: without `files`, so that chunks arrive in parallel ---- */
 
-/* A chunk that arrived, and the search for the uploads that need it: those of its set whose offer
- * has the hash of this chunk at its index. */
+/* A chunk that arrived, and the search for the uploads that need it. An upload needs the chunk if
+ * it is of the same set, and its offer has the hash of this chunk at this index. */
 typedef struct arrival {
     const coord_chunk *chunk;
     unsigned char hash[32];           /* of the bytes that arrived */
@@ -283,9 +283,9 @@ static cop_err note_chunk(coord_datasets *d, const arrival *a, uint32_t *missing
     return same ? COP_OK : fail_unknown_upload(a->chunk->digest, error);
 }
 
-/* Drops the upload whose folder the search has found. A chunk with the offered hash arrived, but
- * its length is not the one that the offered size requires. So the offer contradicts itself, and
- * the upload can never become a set. */
+/* Drops the upload that the search has found last. A chunk with the offered hash arrived, but its
+ * length does not match the offered size. So the offer contradicts itself, and the upload can never
+ * become a set. */
 static void drop_inconsistent(coord_datasets *d, const arrival *a) {
     const coord_chunk *c = a->chunk;
     uv_mutex_lock(&d->files);
