@@ -16,9 +16,9 @@ typedef struct coord_session {
     uint64_t held;          /* the unanswered PULL (cop_request *) that the core knows; 0: none */
     uint64_t digesting;     /* the unanswered PULL (cop_request *) that is given to the core when
                                `hashing` ends; 0: none */
-    bool hashing; /* a task hashes a tensor of this worker, or, if worker is 0, of the worker
-                     that has left; the place is not free until the task ends */
-    bool drain;   /* the worker shall leave, and gets no more work */
+    bool hashing; /* a task hashes a tensor of this worker. If worker is 0, the worker has left, and
+                     its place is not free until the task ends */
+    bool drain;   /* the worker must leave, and gets no more work */
     uint32_t threads;
     char name[COP_NAME_MAX]; /* unique among the sessions */
     char isa[16];            /* instruction set of its kernels */
@@ -46,9 +46,10 @@ typedef struct coord_right {
     const char *name;
     unsigned role; /* COP_ROLE_... */
 } coord_right;
-/* Lists all kinds of requests: the caller counts `at` up from 0 until the result is false. */
+/* Copies row `at` of the list of all requests, from 0. False: there is no such row. */
 bool coord_right_at(size_t at, coord_right *out);
-/* Lists the methods of CALL in the same way, from the table in api.c. */
+/* Copies row `at` of the list of the methods of CALL (the table in api.c). False: there is no such
+ * row. */
 bool coord_api_right_at(size_t at, coord_right *out);
 
 /* The next three functions check a request. If they refuse it, they answer it with FAILURE and
@@ -61,11 +62,12 @@ bool coord_access_token(const coord_access *access, cop_request *request, const 
 /* True if the name is valid and the certificate, if there is one, allows a worker of this name. */
 bool coord_access_name(cop_request *request, const char *name);
 
-/* How a new worker is called. */
+/* The name and the identity of a new worker. */
 typedef struct coord_worker_identity {
     char name[COP_NAME_MAX]; /* not yet unique: sessions.c makes it unique */
-    /* The identity to which its strikes are counted. It is the certificate, if it is for a single
-     * worker. It is the name, if many workers share the certificate or there is no certificate. */
+    /* The identity that gets its strikes. If its certificate is for a single worker, this is the
+     * certificate's name. If many workers share the certificate, or if there is none, it is the
+     * worker's own name. */
     char identity[COP_NAME_MAX + 16];
 } coord_worker_identity;
 void coord_access_identify(const cop_request *request, const cop_hello *hello,
@@ -76,8 +78,9 @@ const char *coord_access_identity(const cop_request *request);
 /* Returns how many of `all` places one identity may take: `share`, but not more than `all`. Without
  * TLS there is only one identity, and it may take all of them. Any thread. */
 uint32_t coord_access_share(const coord_access *access, uint32_t share, uint32_t all);
-/* Returns the session with this number and secret. NULL: there is none, or the request comes with
- * another certificate than the HELLO of the session (no certificate also counts as one). */
+/* Returns the session with this number and secret. NULL: there is none, or the certificate of the
+ * request's sender is not that of the session's HELLO (having no certificate is a difference, too).
+ */
 coord_session *coord_access_session(const coord_access *access, const cop_request *request,
                                     uint64_t worker, uint64_t secret);
 

@@ -19,7 +19,7 @@
 #include "proto/api.pb-c.h"
 
 #define API_BUDGET   (16u << 20) /* maximum bytes of a call's message, both packed and unpacked */
-#define API_RETRY_MS 250         /* after this time, a client repeats a request that had no place */
+#define API_RETRY_MS 250         /* pause before a client repeats a request that had no place */
 
 /* What the API knows of a job without a query of the store. The calls of `coppice jobs`, `status`
  * and `watch` are answered from it. */
@@ -40,7 +40,7 @@ typedef struct api_note {
     bool has_evaluation;
     bool on_test;      /* evaluations are of the test part; false: of the validation part */
     bool evaluation;   /* the note is of an evaluation, which is not stored: see api_evaluation.c */
-    double train_loss; /* of the last epoch; in the first one, the mean so far */
+    double train_loss; /* mean over the last epoch; in the first epoch, the mean so far */
     double test_error; /* of the last evaluation, as a fraction; NaN: the job has no classes */
     double test_loss;  /* of the last evaluation */
     double seconds;    /* of training so far */
@@ -61,12 +61,12 @@ typedef struct api_watcher {
     uint64_t job;           /* number of the job or evaluation */
     uint64_t version;       /* of the note that the client knows; another version is news */
     uint64_t deadline_ns;   /* the request is answered at this time even without news */
-    uint64_t not_before_ns; /* before this time, news is not answered, or the log not read */
+    uint64_t not_before_ns; /* until then the request is not answered, and the log is not read */
     bool logs;              /* it waits for lines of a log */
     bool asking;            /* a task reads the log for it */
     bool evaluation;        /* it waits for news of an evaluation */
-    bool at_once;   /* it has no place, because all are taken or its identity has used up its share;
-                       so it is answered at once with the present state */
+    bool at_once;   /* the request could not get a place, because all are taken or its identity has
+                       used up its share; so it is answered at once with the present state */
     uint64_t after; /* of a log: the id of the last event that the client has */
 } api_watcher;
 
@@ -145,21 +145,21 @@ static inline coord_api *api_of(const coord_engine *engine) {
 }
 
 /* ---- api.c ---- */
-/* Handles a call. The handler owns the request and the message: it answers, holds or passes on the
- * one, and frees or passes on the other. */
+/* Handles a call. The handler owns the request and the message. It must answer the request, hold it
+ * or pass it on. It must free the message or pass it on. */
 typedef void (*api_handler)(coord_api *api, cop_request *request, ProtobufCMessage *message);
 /* True: a call of this method holds a model, a data set or a history in memory. */
 bool api_method_is_large(uint32_t method);
 /* Answers the call. Takes the caller's reference to `bulk`, which may be NULL. */
 void api_answer(cop_request *request, uint32_t method, const ProtobufCMessage *answer,
                 cop_buffer *bulk);
-/* Answers the call with FAILURE. Its text is that of `error`, or, if `error` is NULL or has no
- * text, the general text of the code. */
+/* Answers the call with FAILURE. The text is that of `error`. If `error` is NULL or has no text, it
+ * is the general text of the code. */
 void api_fail(cop_request *request, const cop_error *error, cop_err code);
 
 /* ---- api_task.c ---- */
-/* Creates the task of a call, or, if `request` is NULL, of the coordinator's own work. The task
- * owns the request and the message (may be NULL). A call takes a place. Every call that needs the
+/* Creates a task for a call or, if `request` is NULL, for the coordinator's own work. The task owns
+ * the request and the message (may be NULL). A call takes a place. Every call that needs the
  * thread pool gets its task here, so no method escapes the limits. NULL: out of memory, or all
  * places are taken, or the identity has used up its share of them. Then the request has been
  * answered and the message has been freed. */
@@ -190,7 +190,7 @@ api_note *api_note_add(coord_api *api, uint64_t job);
 api_note *api_note_append(coord_api *api, uint64_t job);
 /* Removes the note, if there is one. */
 void api_note_remove(coord_api *api, uint64_t job);
-/* Changes the note of a job by a report of the core: see coord_listener. */
+/* Updates the note of a job after an action of the core: see coord_listener. */
 void api_note_action(coord_engine *engine, const coord_action *action, const char *digest,
                      const char *warning);
 /* Copies the lease counts, and the progress of an evaluation, from the core to the note. The core
@@ -204,8 +204,8 @@ void api_not_completed(cop_request *request, const api_note *note);
 void api_status(coord_api *api, const api_note *note, Coppice__Api__JobStatus *out);
 
 /* ---- api_watch.c ---- */
-/* Returns the time at which a request must be answered whose client allows the coordinator to hold
- * it for hold_ms. */
+/* Returns the time at which a held request must be answered. hold_ms is the time for which its
+ * client allows the coordinator to hold it. */
 uint64_t api_hold_until(uint32_t hold_ms, uint64_t now_ns);
 /* Copies the watcher to a free place, where its request waits for news. If there is no free place,
  * or if the identity has used up its share of them, the request is answered at once, and its client

@@ -101,9 +101,9 @@ static void forget(coord_api *api, coord_evaluation **place) {
     *place = NULL;
 }
 
-/* True: of two ended evaluations, `a` is forgotten before `b`. If the client of only one of them
- * has its result, this one is forgotten first. Otherwise, if only one of them belongs to this
- * owner, this one is. Otherwise the one that ended first is. */
+/* Decides which of two ended evaluations is forgotten first. True: it is `a`. If exactly one of
+ * them was delivered to its client, it is that one. Otherwise, if exactly one of them belongs to
+ * this owner, it is that one. Otherwise it is the one that ended first. */
 static bool is_forgotten_before(const coord_evaluation *a, const coord_evaluation *b,
                                 const char *owner) {
     const bool own_a = strcmp(a->owner, owner) == 0, own_b = strcmp(b->owner, owner) == 0;
@@ -196,8 +196,8 @@ static void start_done(api_task *t) {
     api_task_free(t);
 }
 
-/* Answers a request with a known key: its client repeats it, because it has not received the answer
- * to the first one. */
+/* Answers a request with a known key. Its client repeats the request, because it has not received
+ * the answer to the first one. */
 static void answer_repeated(cop_request *request, const coord_evaluation *e) {
     if (e->id)
         answer_started(request, e);

@@ -30,7 +30,7 @@ static void fill_note(api_note *n, const coord_store_job *row, const cop_job *jo
     snprintf(n->created, sizeof n->created, "%s", row->created);
     snprintf(n->finished, sizeof n->finished, "%s", row->finished);
     if (!job) return;
-    /* The row may have another digest. The pinned one counts, because the job loads this set. */
+    /* The row may have another digest than the pinned section. The job loads the pinned set. */
     snprintf(n->data_digest, sizeof n->data_digest, "%s", job->message->pinned->data_digest);
     n->steps = job->steps;
     n->steps_per_epoch = job->steps_per_epoch;
@@ -71,7 +71,7 @@ static cop_err recover_one(void *context, const coord_store_job *row) {
     api_note *n = api_note_append(api, row->job);
     if (!n) return COP_ERR_NO_MEMORY;
     cop_err e = cop_job_from_bytes(row->spec->data, row->spec->size, &job, &error);
-    if (e == COP_ERR_NO_MEMORY) return e; /* not a fault of the job: it must not fail */
+    if (e == COP_ERR_NO_MEMORY) return e; /* not a fault of the job, which must not fail for it */
     fill_note(n, row, e ? NULL : job);
     /* The client may repeat its submission, if it has not received the answer. */
     if (row->has_key) recovery_recall(&api->keys, row->key, row->job);
@@ -157,7 +157,7 @@ cop_err coord_api_recover(coord_api *api, cop_error *error) {
     return e;
 }
 
-/* ---- loading a job when it is its turn ---- */
+/* ---- loading a job when its turn has come ---- */
 
 static void load_work(api_task *t) {
     coord_store_job row;

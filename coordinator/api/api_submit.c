@@ -14,9 +14,9 @@
 
 /* ---- answers ---- */
 
-/* Acknowledges a submission. `resolved` is the resolved job, or NULL if the job was accepted by an
- * earlier request. It is sent without the statistics of its data (mean and std), which may be
- * larger than an answer may be. `job` is 0 for a dry run. */
+/* Acknowledges a submission. `resolved` is the resolved job, or NULL if an earlier request has
+ * submitted the job. It is sent without the statistics of its data (mean and std), which may not
+ * fit into an answer. `job` is 0 for a dry run. */
 static void answer_submitted(cop_request *request, uint64_t job, const Coppice__Job *resolved) {
     Coppice__Api__SubmitAnswer answer = COPPICE__API__SUBMIT_ANSWER__INIT;
     Coppice__Job shown;
@@ -80,7 +80,7 @@ static void submit_work(api_task *t) {
     t->result = build(t, r);
     if (!t->result && !r->dry_run)
         t->result = coord_datasets_keep(t->api->engine->datasets, t->data, data_name(r), &t->error);
-    cop_data_destroy(t->data); /* it is loaded again at the job's turn, maybe hours later */
+    cop_data_destroy(t->data); /* loaded again when the job begins, which may be hours later */
     t->data = NULL;
 }
 
@@ -219,9 +219,9 @@ static void submit_done(api_task *t) {
     cop_buffer_release(spec);
 }
 
-/* Takes care of a request that needs no work. A malformed request is refused. A repetition of a
- * submission that has ended gets the same answer. A repetition of a pending submission is kept
- * until the submission ends. False: the request is none of these, and needs a task. */
+/* Handles a request that needs no task. Refuses a malformed request. Answers a repetition of a
+ * submission that has ended as the first time. Keeps a repetition of a pending submission until the
+ * submission ends. False: the request is none of these, and needs a task. */
 static bool answer_at_once(coord_api *api, cop_request *request,
                            const Coppice__Api__SubmitRequest *r) {
     unsigned char digest[32];

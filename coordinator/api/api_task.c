@@ -66,8 +66,8 @@ static void free_place(api_place *place) {
     atomic_store(&place->taken, false);
 }
 
-/* Frees the place of a call. The transport releases the receipt, and so calls this, when the answer
- * has left or was dropped. Any thread. */
+/* Frees the place of a call. The transport releases the receipt when the answer has left or was
+ * dropped, and the release calls this function. Any thread. */
 static void on_answer_left(cop_buffer *receipt) {
     free_place(receipt->owner);
     cop_free(receipt);

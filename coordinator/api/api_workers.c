@@ -48,7 +48,8 @@ static uint64_t resident_bytes(void) {
     return uv_resident_set_memory(&bytes) ? 0 : bytes;
 }
 
-/* Returns the time in milliseconds that a share (0 to 1) of the loop iterations did not exceed. */
+/* Returns a quantile of the times of loop iterations, in milliseconds: the fraction `share` (0 to
+ * 1) of the iterations took at most this time. */
 static double ms_at(const coord_times *times, double share) {
     return (double)(coord_times_at(times, share) / 1000) * 1e-3;
 }

@@ -10,8 +10,8 @@
 #include "common/base/log.h"
 #include "common/base/str.h"
 
-/* Takes the held request that the action answers out of its session. NULL: the worker has gone, or
- * its session no longer holds this request. */
+/* Removes the held request that the action answers from its session, and returns it. NULL: the
+ * worker has gone, or its session no longer holds this request. */
 static cop_request *take_request(coord_server *server, const coord_action *action) {
     coord_session *s = coord_session_find(&server->access, action->worker);
     if (!s || !s->held || s->held != action->request) return NULL;

@@ -12,7 +12,7 @@
 
 #define TICK_MS     50 /* interval of on_tick */
 #define STRIKES_MAX 3  /* see coord_core_config */
-/* For this time, `coppice run` tries again to write its final weights when that fails. It is short,
+/* If `coppice run` cannot write its final weights, it tries again for this time. The time is short,
  * because a user waits for the end of the run. */
 #define RUN_SAVE_PATIENCE_NS 5000000000u
 

@@ -46,11 +46,11 @@ static inline coord_server *coord_server_of(const coord_engine *engine) {
 /* The handlers that the transport calls. `context` is the server. */
 void coord_on_request(void *context, cop_request *request);
 void coord_on_gone(void *context, uint64_t connection);
-/* Frees the place of a session and drops its requests. It does not tell the core that the worker
- * has gone: if the core does not know, the caller must tell it. */
+/* Frees the place of a session and drops its requests. Does not report to the core that the worker
+ * has gone: the caller must do this, unless the core knows it already. */
 void coord_close_session(coord_server *server, coord_session *session);
-/* Sets the field `held` or `digesting` of a session, to which `request` points, to 0. Returns its
- * old value. */
+/* Sets *request, which is the field `held` or `digesting` of a session, to 0. Returns its old
+ * value. */
 uint64_t coord_take_request(uint64_t *request);
 
 /* ---- actions.c ---- */

@@ -292,8 +292,8 @@ static void answer_unknown(cop_request *request) {
     cop_server_reply(request, &reply);
 }
 
-/* Handles a PULL whose result, if it had one, has been given to the core. If the worker says
- * goodbye, ends its session. Otherwise holds the request until the core answers it. */
+/* Handles a PULL after its result, if it had one, has gone to the core. If the worker says goodbye,
+ * ends its session. Otherwise holds the request until the core answers it. */
 static void take_pull(coord_server *server, uint64_t worker, cop_request *request) {
     const cop_pull *p = &cop_request_message(request)->pull;
     coord_session *s = coord_session_find(&server->access, worker);
@@ -319,7 +319,7 @@ static void take_pull(coord_server *server, uint64_t worker, cop_request *reques
     coord_reply_failure(request, COP_ERR_NO_MEMORY, "the coordinator is out of memory");
 }
 
-/* ---- results that the core compares: a compute thread hashes their tensor first ---- */
+/* ---- results that the core compares: a compute thread first hashes the tensor ---- */
 
 typedef struct digest_task {
     cop_task task; /* must be the first field */
@@ -394,7 +394,7 @@ static void on_pull(coord_server *server, cop_request *request) {
     const uint64_t worker = s->worker;
     s->connection[0] = cop_request_connection(request);
     /* A worker has only one PULL at a time. If an older one is held, the worker has lost its
-     * connection and repeats the PULL, so nobody waits for the answer to the older one. */
+     * connection and repeats the PULL, so it no longer waits for the answer to the older one. */
     cop_request *held = (cop_request *)(uintptr_t)coord_take_request(&s->held);
     if (held) cop_server_drop(held);
     if (s->hashing) { /* a task already hashes the result of this PULL */

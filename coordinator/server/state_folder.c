@@ -47,8 +47,8 @@ static cop_err make_token_private(const char *path, cop_error *error) {
 }
 
 /* Makes all files in the state folder private, because earlier versions created them with the mode
- * that the umask gave. This fails if the folder belongs to another user, as the root of a volume
- * may. Then it only logs a warning: files that are created from now on are private anyway. */
+ * that the umask gave. This fails if the folder belongs to another user, which is possible if it is
+ * the root of a volume. Then it only logs a warning, because new files are private anyway. */
 static void make_state_private(const coord_server *server) {
     cop_error error = {0};
     size_t changed;
