@@ -1,6 +1,6 @@
 /* The elementary functions of D4. On a dense grid of arguments, their errors are measured in units
  * in the last place (ulp) against the C library's long double functions. Their values at the limits
- * of the number range are tested, too. */
+ * of the number range are tested, too. LABELS: quick numbers */
 #include <math.h>
 #include <setjmp.h>
 #include <stdarg.h>

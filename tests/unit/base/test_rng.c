@@ -1,4 +1,4 @@
-/* Philox4x32-10, key derivation and the keyed permutation. LABELS: quick */
+/* Philox4x32-10, key derivation and the keyed permutation. LABELS: quick numbers */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>

@@ -19,7 +19,11 @@
 #include "fuzz/fuzz_json.c" // NOLINT(bugprone-suspicious-include)
 #undef LLVMFuzzerTestOneInput
 
-#define ROUNDS 30000
+#ifdef __SANITIZE_ADDRESS__ /* slow; the fuzz stage feeds more inputs to the same targets */
+#    define ROUNDS 10000
+#else
+#    define ROUNDS 30000
+#endif
 
 static uint64_t next(uint64_t *s) {
     *s ^= *s >> 12, *s ^= *s << 25, *s ^= *s >> 27;

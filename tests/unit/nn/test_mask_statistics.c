@@ -2,7 +2,7 @@
  * chi-square over units, samples and patterns of four neighbours, correlation between units,
  * samples, shards, steps and layers. The same checks for noise, and the effect of mask layers on
  * the mean and the variance of a tensor. Everything is seeded, so the results never change. The
- * bounds are those that a truly random source would meet. LABELS: quick */
+ * bounds are those that a truly random source would meet. LABELS: quick numbers */
 #include <math.h>
 
 #include "unit/nn/model_fixture.h"

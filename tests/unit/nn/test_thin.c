@@ -12,7 +12,7 @@ enum { LAYERS = 24, SAMPLES_MOST = 130, CLASSES = 7, SEED = 31 };
 #if !defined(__x86_64__) /* qemu takes ten times as long */
 enum { NETWORKS = 5, MEMBERS = 2 };
 #elif defined(__SANITIZE_ADDRESS__) /* ASan six times */
-enum { NETWORKS = 15, MEMBERS = 6 };
+enum { NETWORKS = 12, MEMBERS = 4 };
 #else
 enum { NETWORKS = 90, MEMBERS = 20 };
 #endif
