@@ -28,13 +28,15 @@
  * texts belong to argv. */
 typedef struct cli_options {
     const char *coordinator, *token, *token_file, *data, *out, *resume, *format, *output, *spec,
-        *once, *ensemble, *average, *input, *label, *drop, *layout, *resize, *name, *state, *from;
+        *once, *ensemble, *average, *input, *label, *drop, *layout, *resize, *name, *state, *from,
+        *trace;
     const char *sets[CLI_SETS_MAX], *members_from[CLI_POSITIONAL_MAX];
     int set_count, members_from_count;
     cop_tls_options tls;
     double timeout; /* seconds */
     int64_t workers, priority, rows, columns, layer, step, shard, limit, top_uncertain;
-    bool json, quiet, help, no_wait, dry_run, follow, overwrite, csv, resolved, verbose, local;
+    bool json, quiet, help, no_wait, dry_run, follow, overwrite, csv, resolved, verbose, local,
+        profile, time, measure;
     bool has_timeout, has_priority, has_layer, has_step, has_limit; /* the option was given */
     const char *positional[CLI_POSITIONAL_MAX]; /* the arguments that are not options */
     int positional_count;

@@ -11,13 +11,16 @@
 
 static const cli_command table[] = {
     {"run", "JOB.yaml", "Train in this process: coordinator and N workers, no network", 1, 1,
-     "workers data set out resume overwrite timeout json quiet help",
+     "workers data set out resume overwrite profile trace timeout json quiet help",
      "coppice run examples/mnist-dropout.yaml --workers 2 --data ~/mnist\n"
      "coppice run job.yaml --set train.batch=64 --set seed=7 --out runs/seed7\n"
-     "coppice run job.yaml --out runs/a --resume auto     # continue after a stop",
+     "coppice run job.yaml --out runs/a --resume auto     # continue after a stop\n"
+     "coppice run job.yaml --set train.steps=200 --profile --trace trace.json",
      cli_run},
     {"plan", "JOB.yaml", "Check a job file; show layers, parameters, FLOP, bytes, memory", 1, 1,
-     "workers data set json quiet help", "coppice plan examples/mnist-dropout.yaml --workers 4",
+     "workers data set time measure json quiet help",
+     "coppice plan examples/mnist-dropout.yaml --workers 4\n"
+     "coppice plan examples/mnist-dropout.yaml --time      # how long will coppice run take?",
      cli_plan},
     {"submit", "JOB.yaml", "Submit a job to a coordinator and follow it", 0, 1,
      "from data set priority once no-wait dry-run " REMOTE,

@@ -12,6 +12,7 @@
 #include "common/job/job.h"
 #include "common/net/net.h"
 #include "common/kernels/kernel.h"
+#include "common/nn/profile.h"
 
 typedef struct coord_server coord_server;
 
@@ -30,6 +31,7 @@ typedef struct coord_config {
     bool insecure;      /* may listen for other machines without encryption */
     const cop_tls *tls; /* for tls+tcp:// addresses; borrowed; NULL: there are no certificates */
     const cop_kernels *kernels;
+    cop_profile *profile;        /* gets lanes of the loop and of updates; NULL: no profile */
     bool portable;               /* no job needs OpenBLAS, so it is not loaded */
     unsigned char self_test[32]; /* the result of the self-test that workers must also have */
 } coord_config;

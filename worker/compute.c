@@ -58,6 +58,7 @@ typedef struct piece {
 struct worker_compute {
     const cop_kernels *kernels;
     int threads;
+    cop_lane **lanes; /* (threads) of the profile; each may be NULL */
     kept_job jobs[JOBS_KEPT];
     uint64_t clock;  /* number of leases so far, as a time for kept_job.used */
     uint64_t newest; /* id of the job of the newest lease; 0: none */
@@ -100,12 +101,13 @@ cop_err worker_compute_create(int threads, const cop_kernels *kernels, worker_co
     if (!c) return cop_no_memory(error);
     c->threads = threads;
     c->kernels = kernels;
+    c->lanes = cop_alloc_array((size_t)threads, sizeof(cop_lane *));
     c->shard_sizes = cop_alloc_array(COP_SHARDS_MAX, sizeof *c->shard_sizes);
     c->pieces = cop_alloc_array(PIECES_MAX, sizeof *c->pieces);
     c->tree_ops = cop_alloc_array(2 * PIECES_MAX, sizeof *c->tree_ops);
     c->tree_inputs = cop_alloc_array(PIECES_MAX, sizeof *c->tree_inputs);
     c->losses = cop_alloc_array(PIECES_MAX, sizeof *c->losses);
-    bool ok = c->shard_sizes && c->pieces && c->tree_ops && c->tree_inputs && c->losses;
+    bool ok = c->lanes && c->shard_sizes && c->pieces && c->tree_ops && c->tree_inputs && c->losses;
     if (ok && threads > 1)
         ok = !cop_thread_pool_create(threads - 1, cop_compute_thread_init, &c->pool, NULL);
     if (!ok) {
@@ -114,6 +116,19 @@ cop_err worker_compute_create(int threads, const cop_kernels *kernels, worker_co
     }
     *out = c;
     return COP_OK;
+}
+
+void worker_compute_set_profile(worker_compute *c, cop_profile *profile, const char *name) {
+    COP_ASSERT(!c->job);
+    for (int i = 0; i < c->threads; i++) {
+        char thread[32];
+        snprintf(thread, sizeof thread, "compute %d", i + 1);
+        c->lanes[i] = cop_profile_lane(profile, COP_LANE_WORKER, name, thread);
+    }
+}
+
+cop_lane *worker_compute_lane(worker_compute *c) {
+    return c->lanes[0];
 }
 
 /* ---- jobs ---- */
@@ -143,6 +158,7 @@ void worker_compute_destroy(worker_compute *c) {
     if (!c) return;
     cop_thread_pool_destroy(c->pool);
     worker_compute_forget(c);
+    cop_free(c->lanes);
     cop_free(c->shard_sizes);
     cop_free(c->pieces);
     cop_free(c->tree_ops);
@@ -242,9 +258,11 @@ static cop_err make_passes(worker_compute *c, kept_job *k, bool train, cop_error
     cop_pass **passes = train ? k->train : k->evaluate;
     int columns = train ? k->train_columns : COP_EVAL_COLUMNS;
     for (int i = 0; i < c->threads; i++)
-        if (!passes[i])
+        if (!passes[i]) {
             COP_TRY(cop_pass_create(k->job->model, c->kernels, k->job->numerics, columns,
                                     train ? COP_PASS_TRAIN : COP_PASS_EVAL, &passes[i], error));
+            cop_pass_set_lane(passes[i], c->lanes[i]);
+        }
     return COP_OK;
 }
 
@@ -293,7 +311,11 @@ static void train_piece(worker_compute *c, int thread, int item) {
                                      .sizes = c->shard_sizes,
                                      .first = p->first,
                                      .count = p->count};
+    cop_lane *lane = c->lanes[thread];
+    cop_lane_begin_step(lane, shards.step, (uint64_t)p->rows);
     cop_block_train(c->job->train[thread], &block, &shards, p->gradient->data, &p->result);
+    /* Thread 0 asks for leases, so all its time belongs to steps: it waits for the others. */
+    cop_lane_end_step(lane, thread ? COP_PHASE_IDLE : COP_PHASE_WAIT);
 }
 
 #define SUM_CHUNK 65536 /* floats of one item of a parallel sum */
@@ -302,9 +324,10 @@ static void sum_item(worker_compute *c, int thread, int item) {
     size_t floats = (size_t)cop_model_floats(c->job->job->model), begin = (size_t)item * SUM_CHUNK;
     size_t count = floats - begin < SUM_CHUNK ? floats - begin : SUM_CHUNK;
     const float *inputs[PIECES_MAX];
-    (void)thread;
     for (int i = 0; i < c->tree.count; i++) inputs[i] = c->tree_inputs[i] + begin;
+    cop_lane_enter(c->lanes[thread], COP_PHASE_SUM, COP_NO_LAYER);
     c->kernels->tree_sum(inputs, &c->tree, c->tree_out + begin, count);
+    cop_lane_enter(c->lanes[thread], thread ? COP_PHASE_IDLE : COP_PHASE_WAIT, COP_NO_LAYER);
 }
 
 /* Builds the summation tree over the pieces and adds up their losses in its order. The lease is a
@@ -425,6 +448,7 @@ static cop_err evaluate(worker_compute *c, const cop_message *lease, cop_result 
                         count);
     COP_TRY(check_samples(k, lease, count, error));
     COP_TRY(make_passes(c, k, false, error));
+    cop_lane_enter(c->lanes[0], COP_PHASE_EVALUATE, COP_NO_LAYER);
     c->piece_count = 0;
     for (int row = 0; row < (int)count; row += COP_EVAL_COLUMNS) {
         int rows = (int)count - row < COP_EVAL_COLUMNS ? (int)count - row : COP_EVAL_COLUMNS;

@@ -5,6 +5,7 @@
 #define COP_WORKER_COMPUTE_H
 
 #include "common/kernels/kernel.h"
+#include "common/nn/profile.h"
 #include "common/wire/message.h"
 
 typedef struct worker_compute worker_compute;
@@ -13,6 +14,11 @@ typedef struct worker_compute worker_compute;
  * Borrows `kernels` until worker_compute_destroy. NO_MEMORY: nothing was created. */
 cop_err worker_compute_create(int threads, const cop_kernels *kernels, worker_compute **out,
                               cop_error *error);
+/* Profiles the training leases from now on: adds a lane of the participant `name` for each compute
+ * thread. `profile` must outlive the worker_compute. No lease may be running. */
+void worker_compute_set_profile(worker_compute *compute, cop_profile *profile, const char *name);
+/* The lane of the thread that calls worker_compute_run; NULL: there is no profile. */
+cop_lane *worker_compute_lane(worker_compute *compute);
 /* Stops the threads and frees everything. No lease may be running. NULL is fine. */
 void worker_compute_destroy(worker_compute *compute);
 /* Computes a lease and blocks until it is done. Keeps a reference to the message's weights, and the

@@ -200,6 +200,8 @@ static cop_err send_pull(cop_worker *w, work_state *s, bool goodbye, cop_message
     worker_compute_have(w->compute, &m.pull.have_job, &m.pull.have_version);
     m.pull.result = s->result;
     if (s->gradient) m.part[COP_PART_RESULT] = cop_buffer_hold(s->gradient);
+    if (s->result.present && s->result.kind == COP_LEASE_TRAIN)
+        cop_lane_enter(worker_compute_lane(w->compute), COP_PHASE_WAIT, COP_NO_LAYER);
     return cop_link_call(w->work, &m, reply, CALL_TIMEOUT_MS, error);
 }
 
@@ -241,6 +243,11 @@ static worker_event pull(cop_worker *w, work_state *s, bool goodbye) {
 
 static void compute(cop_worker *w, work_state *s) {
     COP_ASSERT(s->lease.type == COP_MESSAGE_LEASE && !s->result.present && !s->gradient);
+    cop_lane *lane = worker_compute_lane(w->compute);
+    if (s->lease.lease.kind == COP_LEASE_TRAIN)
+        cop_lane_enter(lane, COP_PHASE_INPUT, COP_NO_LAYER);
+    else
+        cop_lane_discard(lane);
     worker_compute_run(w->compute, &s->lease, &s->result, &s->gradient);
     if (s->result.failure[0])
         cop_log(COP_LOG_WARN, "worker", "lease %llu failed: %s",
@@ -386,6 +393,7 @@ cop_err worker_start(const cop_worker_config *config, cop_worker **out, cop_erro
     else
         default_name(config->tls, w->name);
     cop_err e = worker_compute_create(config->threads, config->kernels, &w->compute, error);
+    if (!e) worker_compute_set_profile(w->compute, config->profile, w->name);
     if (!e) e = open_links(w, error);
     if (!e && uv_thread_create(&w->heartbeat_thread, run_heartbeats, w))
         e = cop_fail(error, COP_ERR_NO_MEMORY, "cannot start a thread");

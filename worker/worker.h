@@ -13,6 +13,7 @@
 #include "common/base/err.h"
 #include "common/net/net.h"
 #include "common/kernels/kernel.h"
+#include "common/nn/profile.h"
 #include "common/wire/message.h"
 
 typedef struct cop_worker cop_worker;
@@ -33,6 +34,7 @@ typedef struct cop_worker_config {
      * few failed calls. */
     bool retry_forever;
     uint32_t join_timeout_ms; /* limit for the first join; 0: none */
+    cop_profile *profile;     /* gets a lane for each compute thread; NULL: no profile */
     /* Called once, on the agent's thread, after worker_ended has become true. NULL: no call. */
     void (*on_ended)(void *context);
     void *on_ended_context;

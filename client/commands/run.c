@@ -8,10 +8,11 @@
 
 #include "client/cli.h"
 #include "client/load/run_folder.h"
+#include "client/measure/in_process.h"
+#include "client/measure/step_times.h"
 #include "common/base/alloc.h"
 #include "common/base/clock.h"
-#include "coordinator/coordinator.h"
-#include "worker/worker.h"
+#include "common/base/file.h"
 
 /* SIGINT, SIGTERM and SIGUSR1 ask for a checkpoint and a clean end (Slurm can send SIGUSR1). A
  * SIGINT that follows one of these signals ends the program immediately. */
@@ -26,39 +27,15 @@ typedef struct run_state {
     cli_run_folder folder;
     const cop_kernels *kernels;
     unsigned char self_test[32];
-    coord_server *coordinator;
-    cop_worker **workers;
-    int worker_count;
-    bool portable; /* the job does not need OpenBLAS */
+    cli_in_process threads;
+    int workers;
+    cop_profile *profile;  /* NULL: none is wanted */
+    cop_job *profiled;     /* for the profile: the job that the coordinator owns */
+    cli_step_times *times; /* NULL: no profile, or no step was trained */
     uint32_t batch;
     uint64_t began_ns, submitted_ns;
     char name[COP_NAME_MAX], numerics[128];
 } run_state;
-
-static int core_count(void) {
-    unsigned cores = uv_available_parallelism();
-    return cores < 1 ? 1 : (int)cores;
-}
-
-static cop_err start_workers(run_state *s, int count, cop_error *error) {
-    COP_ASSERT(count >= 1 && s->coordinator && !s->workers);
-    s->workers = cop_alloc_array((size_t)count, sizeof(cop_worker *));
-    if (!s->workers) return cop_no_memory(error);
-    for (int i = 0; i < count; i++) {
-        char name[32];
-        cop_worker_config config = {.local = coord_transport(s->coordinator),
-                                    .token = "",
-                                    .name = name,
-                                    .threads = 1,
-                                    .portable = s->portable,
-                                    .kernels = s->kernels};
-        snprintf(name, sizeof name, "thread-%d", i + 1);
-        memcpy(config.self_test, s->self_test, sizeof config.self_test);
-        COP_TRY(worker_start(&config, &s->workers[i], error));
-        s->worker_count++;
-    }
-    return COP_OK;
-}
 
 static void show_progress(cli_progress *bar, const coord_progress *p) {
     char text[256], eta[32];
@@ -80,9 +57,9 @@ static void wait_for_end(run_state *s, const cli_options *options, coord_progres
     cli_progress bar;
     cli_progress_start(&bar, options->quiet);
     do {
-        coord_run_progress(s->coordinator, 200, p);
+        coord_run_progress(s->threads.coordinator, 200, p);
         show_progress(&bar, p);
-        if (cli_interrupt_received()) coord_run_interrupt(s->coordinator);
+        if (cli_interrupt_received()) coord_run_interrupt(s->threads.coordinator);
     } while (!p->finished);
     cli_progress_end(&bar);
 }
@@ -94,7 +71,7 @@ static uint64_t peak_memory(void) {
     return getrusage(RUSAGE_SELF, &usage) ? 0 : (uint64_t)usage.ru_maxrss * 1024;
 }
 
-static void print_json(const run_state *s, const coord_progress *p, int workers) {
+static cop_err print_json(const run_state *s, const coord_progress *p, cop_error *error) {
     Coppice__Api__RunSummary r = COPPICE__API__RUN_SUMMARY__INIT;
     r.job = (char *)(uintptr_t)s->name;
     r.has_steps = r.has_seconds = r.has_samples_per_s = r.has_workers = r.has_leases_repeated =
@@ -113,7 +90,7 @@ static void print_json(const run_state *s, const coord_progress *p, int workers)
     r.digest = p->digest[0] ? (char *)(uintptr_t)p->digest : NULL;
     r.isa = (char *)(uintptr_t)s->kernels->name;
     r.numerics = (char *)(uintptr_t)s->numerics;
-    r.workers = (uint32_t)workers;
+    r.workers = (uint32_t)s->workers;
     r.out = s->folder.path;
     r.has_first_step_ms = p->first_step_ms > 0;
     r.first_step_ms = p->first_step_ms + (s->submitted_ns - s->began_ns) / 1000000;
@@ -125,7 +102,10 @@ static void print_json(const run_state *s, const coord_progress *p, int workers)
     r.peak_rss = peak_memory();
     r.has_allocations = 1;
     r.allocations = cop_alloc_count();
+    if (s->times) COP_TRY(cli_step_times_message(s->profiled->model, s->times, &r.profile, error));
     cli_print_json(&r.base);
+    cop_free(r.profile);
+    return COP_OK;
 }
 
 static void print_table(const run_state *s, const coord_progress *p) {
@@ -193,6 +173,38 @@ static cop_err fail_stopped(const run_state *s, const cli_options *options, uint
     return e;
 }
 
+/* ---- --profile and --trace ---- */
+
+#define SPANS_MAX 200000 /* of a thread in a trace */
+
+static cop_err start_profile(run_state *s, const cli_options *options, cop_error *error) {
+    if (!options->profile && !options->trace) return COP_OK;
+    if (options->trace) COP_TRY(cop_file_check_place(options->trace, error));
+    s->profiled = cop_job_hold(s->job);
+    return cop_profile_create(options->trace ? SPANS_MAX : 0, &s->profile, error);
+}
+
+/* Ends the threads, because they own the lanes. Then writes the trace and computes s->times, as the
+ * options ask. */
+static cop_err make_profile(run_state *s, const cli_options *options, cop_error *error) {
+    if (!s->profile) return COP_OK;
+    const cop_model *model = s->profiled->model;
+    uint64_t lost = 0;
+    cli_in_process_stop(&s->threads);
+    if (options->trace) COP_TRY(cli_trace_write(s->profile, model, options->trace, &lost, error));
+    if (lost && !options->quiet)
+        cli_note("%s has the first %d entries of each thread; %llu later ones are missing\n",
+                 options->trace, SPANS_MAX, (unsigned long long)lost);
+    if (!options->profile) return COP_OK;
+    s->times = cop_alloc(sizeof *s->times);
+    if (!s->times) return cop_no_memory(error);
+    if (cli_step_times_of(s->profile, model, s->times))
+        return cli_step_times_compare(s->profiled, s->kernels, s->times, error);
+    cop_free(s->times); /* for example, a run that was complete already */
+    s->times = NULL;
+    return COP_OK;
+}
+
 static cop_err finish(run_state *s, const cli_options *options, coord_progress *p,
                       cop_error *error) {
     COP_ASSERT(p->finished);
@@ -207,48 +219,53 @@ static cop_err finish(run_state *s, const cli_options *options, coord_progress *
         p->samples_per_s = (double)p->step * s->batch / p->seconds;
     if (p->text[0] && !options->quiet)
         cli_note("%swarning: %s%s\n", cli_color(2, "yellow"), p->text, cli_color(2, "reset"));
+    cop_err e = make_profile(s, options, error); /* if it fails, the results are printed anyway */
     if (options->json)
-        print_json(s, p, s->worker_count);
+        COP_TRY(print_json(s, p, error));
     else
         print_table(s, p);
+    if (s->times && !options->json)
+        COP_TRY(cli_step_times_print(s->profiled->model, s->times, error));
+    if (e) return e;
     return p->state == COPPICE__API__STATE__PAUSED ? fail_stopped(s, options, p->step, error)
                                                    : COP_OK;
 }
 
 static void stop_all(run_state *s) {
-    for (int i = 0; i < s->worker_count; i++) worker_cancel(s->workers[i]);
-    for (int i = 0; i < s->worker_count; i++) worker_join(s->workers[i], NULL);
-    if (s->coordinator) coord_stop(s->coordinator);
+    cli_in_process_stop(&s->threads);
+    cop_profile_destroy(s->profile);
+    if (s->profiled) cop_job_release(s->profiled);
     if (s->job) cop_job_release(s->job);
     if (s->data) cop_data_destroy(s->data);
-    cop_free(s->workers);
+    cop_free(s->times);
     cli_run_folder_fini(&s->folder);
 }
 
 static cop_err train(run_state *s, const cli_options *options, cop_error *error) {
-    int count = options->workers ? (int)options->workers : core_count();
     COP_ASSERT(s->job && s->data && s->folder.path);
-    s->portable = s->job->numerics != COP_NUMERICS_OPENBLAS;
-    COP_TRY(cop_numerics_load(s->job->numerics, error));
-    coord_config config = {.kernels = s->kernels,
-                           .portable = s->portable,
-                           .update_threads = count < core_count() ? count : core_count()};
+    COP_TRY(start_profile(s, options, error));
+    s->workers = options->workers ? (int)options->workers : cli_core_count();
+    cli_in_process_config config = {
+        .kernels = s->kernels,
+        .run = {.folder = s->folder.path,
+                .resume = options->resume != NULL,
+                .timeout_s = options->has_timeout ? options->timeout : 0},
+        .workers = s->workers,
+        .profile = s->profile,
+    };
     memcpy(config.self_test, s->self_test, sizeof config.self_test);
-    COP_TRY(coord_start(&config, &s->coordinator, error));
-    coord_run_options run = {.folder = s->folder.path,
-                             .resume = options->resume != NULL,
-                             .timeout_s = options->has_timeout ? options->timeout : 0};
     cop_job *job = s->job;
     cop_data *data = s->data;
     snprintf(s->numerics, sizeof s->numerics, "portable-1");
-    if (job->numerics == COP_NUMERICS_OPENBLAS)
+    if (job->numerics == COP_NUMERICS_OPENBLAS) {
+        COP_TRY(cop_numerics_load(job->numerics, error));
         cop_numerics_fingerprint(job->numerics, s->numerics);
+    }
     s->batch = job->batch;
-    s->data = NULL; /* coord_run_submit takes over the data and the job, on failure too */
+    s->data = NULL; /* cli_in_process_start takes over the data and the job, on failure too */
     s->job = NULL;
     s->submitted_ns = cop_clock_ns();
-    COP_TRY(coord_run_submit(s->coordinator, job, data, &run, error));
-    COP_TRY(start_workers(s, count, error));
+    COP_TRY(cli_in_process_start(&config, job, data, &s->threads, error));
     coord_progress p;
     wait_for_end(s, options, &p);
     return finish(s, options, &p, error);

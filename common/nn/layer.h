@@ -13,6 +13,7 @@
 
 #include "common/base/err.h"
 #include "common/kernels/kernel.h"
+#include "common/nn/profile.h"
 
 /* The values of job file fields, and the modes of a pass: train; eval (the whole network, nothing
  * dropped); mc (Monte Carlo: one thinned network, a member of an ensemble). */
@@ -114,6 +115,7 @@ typedef struct cop_layer_context {
     float *gradients;                /* a buffer of the same layout; NULL outside training */
     const cop_parameter *parameters; /* the model's whole table */
     uint16_t *masks;                 /* the pass's mask arena; NULL in eval mode */
+    cop_lane *lane;                  /* the profile of the thread; NULL: there is none */
 } cop_layer_context;
 
 /* The tensors of one backward call, [features][ld] feature-major. */
@@ -228,6 +230,15 @@ typedef struct cop_layer_ops {
 static inline uint16_t *cop_layer_masks(const cop_layer *layer, const cop_layer_context *c) {
     COP_ASSERT(layer->ops->mask_words && c->masks && c->ld % COP_COLUMNS_PAD == 0);
     return c->masks + layer->mask_offset * (c->ld / COP_COLUMNS_PAD);
+}
+
+/* Marks the start of one of the layer's phases in the profile, if there is one. The pass marks the
+ * start of a layer's forward (FORWARD, or MASK if the layer draws at random and has no parameters)
+ * and of its backward (WEIGHTS if the layer has parameters, otherwise BACKWARD). A layer with
+ * parameters marks the start of BACKWARD: the gradient of its input. */
+static inline void cop_layer_phase(const cop_layer *layer, const cop_layer_context *c,
+                                   cop_phase phase) {
+    cop_lane_enter(c->lane, phase, layer->index);
 }
 
 /* Computes C = A B (see cop_gemm) in a forward pass. If c->sparse is set, it tries the sparse

@@ -154,6 +154,8 @@ typedef struct cop_pass_tap {
 } cop_pass_tap;
 /* Sets the observer; one with `after` NULL removes it. */
 void cop_pass_set_tap(cop_pass *pass, cop_pass_tap tap);
+/* Sets the lane of a profile (profile.h) that training steps enter their phases in. NULL: none. */
+void cop_pass_set_lane(cop_pass *pass, cop_lane *lane);
 /* The place of the samples in an evaluation. Random numbers depend on it (D3). */
 typedef struct cop_eval_place {
     uint64_t seed;         /* the job's seed */

@@ -100,6 +100,30 @@ static cop_samples augment(cop_pass *pass, const cop_samples *samples, uint32_t 
     return changed;
 }
 
+/* Counts the zeros in a tensor of `shape` for the profile. */
+static void note_zeros(const cop_layer_context *c, cop_zeros *zeros, const cop_shape *shape,
+                       const float *values) {
+    const int size[3] = {(int)cop_shape_size(shape), c->columns, c->ld};
+    cop_lane_enter(c->lane, COP_PHASE_IDLE, COP_NO_LAYER);
+    cop_lane_count_zeros(zeros, values, size);
+}
+
+/* Marks the start of a layer's forward in the profile. */
+static void profile_forward(const cop_layer *layer, const cop_layer_context *c, const float *x) {
+    const bool product = layer->ops->parameters != NULL;
+    if (product && cop_lane_counts_zeros(c->lane))
+        note_zeros(c, &c->lane->inputs[layer->index], &layer->in, x);
+    cop_layer_phase(layer, c, layer->ops->drops && !product ? COP_PHASE_MASK : COP_PHASE_FORWARD);
+}
+
+/* Marks the start of a layer's backward in the profile. */
+static void profile_backward(const cop_layer *layer, const cop_layer_context *c, const float *dy) {
+    const bool product = layer->ops->parameters != NULL;
+    if (product && cop_lane_counts_zeros(c->lane))
+        note_zeros(c, &c->lane->gradients[layer->index], &layer->out, dy);
+    cop_layer_phase(layer, c, product ? COP_PHASE_WEIGHTS : COP_PHASE_BACKWARD);
+}
+
 /* Loads the samples and runs `layers`, which are those of the model or of a thinned network. The
  * last layer's output is then in outputs[number of layers]. */
 static void run_forward(cop_pass *pass, const cop_layer *layers, const cop_layer_context *c,
@@ -122,6 +146,7 @@ static void run_forward(cop_pass *pass, const cop_layer *layers, const cop_layer
         const cop_layer *layer = &layers[i];
         const float *x = pass->outputs[i];
         float *y = pass->outputs[i + 1];
+        if (c->lane) profile_forward(layer, c, x);
         if (!absorbed)
             layer->ops->forward(layer, c, x, y);
         else if (x != y)
@@ -185,6 +210,7 @@ static void run_backward(cop_pass *pass, const cop_layer_context *c) {
                                            .y = pass->outputs[i + 1],
                                            .dy = pass->gradient[current],
                                            .dx = dx};
+        if (c->lane) profile_backward(layer, c, tensors.dy);
         layer->ops->backward(layer, c, &tensors);
         current = next;
     }
@@ -243,13 +269,17 @@ void cop_pass_train(cop_pass *pass, const float *weights, const cop_shard_work *
     c.step = work->step;
     c.masks = pass->masks;
     c.gradients = gradients;
+    c.lane = pass->lane;
+    cop_lane_enter(c.lane, COP_PHASE_INPUT, COP_NO_LAYER);
     const cop_samples seen = augment(pass, samples, work->step);
     run_forward(pass, cop_model_layer(model, 0), &c, &seen);
+    cop_lane_enter(c.lane, COP_PHASE_LOSS, COP_NO_LAYER);
     run_loss(pass, &c, pass->gradient[0]);
     result->loss = sum_losses(pass, work->shard_count);
     result->correct = count_correct(pass, c.columns);
     zero_gaps(model, gradients);
     run_backward(pass, &c);
+    cop_lane_enter(c.lane, COP_PHASE_IDLE, COP_NO_LAYER);
 }
 
 static const float *run_inference(cop_pass *pass, const cop_layer *layers,
@@ -296,6 +326,10 @@ const float *cop_pass_member(cop_pass *pass, const float *weights, const cop_eva
                              uint32_t member, const cop_samples *samples, int *ld) {
     cop_pass_member_begin(pass, weights, place->seed, member);
     return cop_pass_member_logits(pass, place->first_sample, samples, ld);
+}
+
+void cop_pass_set_lane(cop_pass *pass, cop_lane *lane) {
+    pass->lane = lane;
 }
 
 void cop_pass_set_tap(cop_pass *pass, cop_pass_tap tap) {

@@ -20,6 +20,7 @@ struct cop_pass {
     cop_gemm_fn gemm;
     int max_columns;
     cop_pass_tap tap;
+    cop_lane *lane; /* of the thread that trains; NULL: there is no profile */
     cop_pass_purpose purpose;
     pass_member member;
     cop_thin *thin;  /* NULL: members run as the whole model with masks */

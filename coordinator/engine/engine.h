@@ -46,6 +46,9 @@ struct coord_engine {
     bool stopping;
     coord_core *core;
     coord_actions actions; /* of the newest event */
+    /* Of a profile; NULL: there is none. `updates` has whole updates, update_lanes[i] the parts
+     * that compute thread i + 1 takes. */
+    cop_lane *updates, *update_lanes[COP_WORKER_THREADS_MAX];
     cop_thread_pool *pool; /* the compute threads: averages, updates, sums of ensembles */
     coord_store *store;
     cop_thread_pool *saver; /* one thread, which writes checkpoints */

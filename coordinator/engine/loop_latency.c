@@ -48,7 +48,9 @@ static void on_prepare(uv_prepare_t *prepare) {
     const uint64_t now = cop_clock_ns(), slept = uv_metrics_idle_time(prepare->loop);
     const uint64_t computed = cop_clock_thread_ns();
     const uint64_t round = now - s->since_ns, sleep = slept - s->slept_ns;
-    coord_times_add(&s->away, round > sleep ? round - sleep : 0);
+    const uint64_t away = round > sleep ? round - sleep : 0;
+    coord_times_add(&s->away, away);
+    cop_lane_add(s->lane, COP_PHASE_TRANSFER, 0, now - away, now);
     coord_times_add(&s->computing, computed - s->computed_ns);
     s->since_ns = now;
     s->slept_ns = slept;

@@ -8,6 +8,8 @@
 #include <stdint.h>
 #include <uv.h>
 
+#include "common/nn/profile.h"
+
 /* There are 8 bins per doubling, so a time read from a histogram is at most an eighth too high. */
 #define COORD_TIME_BINS (8 * 62)
 
@@ -20,6 +22,7 @@ typedef struct coord_times {
 
 typedef struct coord_loop_latency {
     uv_prepare_t prepare;
+    cop_lane *lane;        /* of the loop in a profile; NULL: there is none */
     uint64_t since_ns;     /* when the last round ended */
     uint64_t slept_ns;     /* total time slept until then */
     uint64_t computed_ns;  /* processor time of the thread until then */

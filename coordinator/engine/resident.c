@@ -246,8 +246,11 @@ static coord_resident *resident_of_task(cop_task *task) {
 }
 
 static void update_part(cop_task *task, int thread, int part) {
-    (void)thread;
-    cop_update_run(&resident_of_task(task)->update, part, task->parts);
+    coord_resident *r = resident_of_task(task);
+    cop_lane *lane = thread <= COP_WORKER_THREADS_MAX ? r->engine->update_lanes[thread - 1] : NULL;
+    cop_lane_enter(lane, COP_PHASE_UPDATE, COP_NO_LAYER);
+    cop_update_run(&r->update, part, task->parts);
+    cop_lane_enter(lane, COP_PHASE_IDLE, COP_NO_LAYER);
 }
 
 static void release_update_slots(coord_engine *engine, const coord_resident *r) {
@@ -293,6 +296,15 @@ static void take_over(coord_engine *engine, coord_resident *r) {
     coord_dispatch(engine, &failed);
 }
 
+/* Adds the update that has ended to the profile. It has read the gradients, weights and states, and
+ * written weights and states. */
+static void profile_update(coord_engine *engine, const coord_resident *r) {
+    cop_lane *lane = engine->updates;
+    if (!lane) return;
+    cop_lane_add(lane, COP_PHASE_UPDATE, r->update.step, r->update_began_ns, cop_clock_ns());
+    lane->bytes += flat_bytes(r) * (r->update_count + 2 + 2 * (uint64_t)r->states);
+}
+
 /* On the loop: the new version becomes the current one, unless a gradient was not finite. */
 static void update_arrived(coord_engine *engine, coord_mail *mail) {
     coord_resident *r =
@@ -301,6 +313,7 @@ static void update_arrived(coord_engine *engine, coord_mail *mail) {
     event.ok = atomic_load(&r->finite) != 0;
     COP_ASSERT(r->update_running);
     r->update_running = false;
+    profile_update(engine, r);
     if (r->unload_wanted) {
         release_update_slots(engine, r);
         coord_resident_fini(r);
@@ -361,6 +374,7 @@ void coord_resident_update(coord_engine *engine, coord_resident *r, const coord_
         .run = update_part, .done = update_done, .parts = cop_thread_pool_threads(engine->pool)};
     r->task_mail.run = update_arrived;
     r->update_running = true;
+    if (engine->updates) r->update_began_ns = cop_clock_ns();
     cop_thread_pool_submit(engine->pool, &r->task);
 }
 

@@ -54,10 +54,11 @@ typedef struct coord_resident {
     cop_tree tree;            /* the order in which the gradients are added */
     uint32_t update_count;    /* number of its blocks */
     bool update_running;
-    bool unload_wanted;     /* release everything as soon as the update is done */
-    atomic_int finite;      /* 0: the update found a value that is not finite */
-    uint64_t first_step_ns; /* when the first step was completed; 0: not yet */
-    uint64_t loaded_ns;     /* when the weights were loaded */
+    uint64_t update_began_ns; /* the running update; 0: there is no profile */
+    bool unload_wanted;       /* release everything as soon as the update is done */
+    atomic_int finite;        /* 0: the update found a value that is not finite */
+    uint64_t first_step_ns;   /* when the first step was completed; 0: not yet */
+    uint64_t loaded_ns;       /* when the weights were loaded */
 } coord_resident;
 
 /* The resident job with this number; NULL: there is none. */

@@ -1,6 +1,7 @@
 /* Starts and stops the coordinator, and runs its loop thread. See server.h. */
 #include "coordinator/server/server.h"
 
+#include <stdio.h>
 #include <unistd.h>
 
 #include "common/base/alloc.h"
@@ -136,6 +137,19 @@ static int default_update_threads(void) {
     return cores < 1 ? 1 : cores > 4 ? 4 : (int)cores;
 }
 
+/* Adds the lanes of the coordinator to the profile, if there is one. */
+static void add_lanes(coord_server *server, int threads) {
+    cop_profile *profile = server->config.profile;
+    coord_engine *engine = &server->engine;
+    engine->latency.lane = cop_profile_lane(profile, COP_LANE_LOOP, "coordinator", "loop");
+    engine->updates = cop_profile_lane(profile, COP_LANE_UPDATES, "coordinator", "updates");
+    for (int i = 0; i < threads && i < COP_WORKER_THREADS_MAX; i++) {
+        char name[32];
+        snprintf(name, sizeof name, "update %d", i + 1);
+        engine->update_lanes[i] = cop_profile_lane(profile, COP_LANE_UPDATE, "coordinator", name);
+    }
+}
+
 static cop_err create_parts(coord_server *server, cop_error *error) {
     COP_ASSERT(!server->engine.core && !server->access.sessions);
     server->access.sessions = cop_alloc_array(COP_WORKERS_MAX, sizeof *server->access.sessions);
@@ -157,8 +171,9 @@ static cop_err create_parts(coord_server *server, cop_error *error) {
     cop_random_bytes(server->engine.digest_secret, sizeof server->engine.digest_secret);
     COP_TRY(coord_core_create(&core, &server->engine.core));
     int threads = server->config.update_threads;
-    COP_TRY(cop_thread_pool_create(threads > 0 ? threads : default_update_threads(),
-                                   cop_compute_thread_init, &server->engine.pool, error));
+    if (threads < 1) threads = default_update_threads();
+    COP_TRY(cop_thread_pool_create(threads, cop_compute_thread_init, &server->engine.pool, error));
+    add_lanes(server, threads);
     COP_TRY(cop_thread_pool_create(1, NULL, &server->engine.saver, error));
     if (server->engine.state_folder) COP_TRY(coord_open_state(server, error));
     return COP_OK;

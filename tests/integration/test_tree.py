@@ -45,7 +45,8 @@ CLIENT_MAY_INCLUDE = {
     "load": {"terminal", "remote"},
     "draw": {"terminal"},
     "evaluate": {"terminal", "remote", "load", "draw"},
-    "commands": {"terminal", "remote", "load", "draw", "evaluate"},
+    "measure": {"terminal", "load"},
+    "commands": {"terminal", "remote", "load", "draw", "evaluate", "measure"},
 }
 
 # Every document may name only existing paths.

@@ -231,6 +231,10 @@ FIGURES = [
     ("EvalResult", "An evaluation", "`coppice eval --json`"),
     ("EnsembleFigures", "An ensemble", "`coppice eval --ensemble K --json`, under `members`"),
     ("RunSummary", "A run", "`coppice run --json`"),
+    ("Profile", "A profile", "`coppice run --profile --json`, under `profile`"),
+    ("ProfileLayer", "A layer of a profile", "in `layers` of the profile"),
+    ("PlanTime", "A prediction", "`coppice plan --time --json`, under `time`"),
+    ("PlanLayerTime", "A layer of a prediction", "in `layers` of the prediction"),
     ("HistoryPoint", "A point of a history", "`coppice history --json`"),
 ]
 # For fields whose comment in the schema is missing, or not enough for readers of JSON.

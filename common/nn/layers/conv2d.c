@@ -332,7 +332,9 @@ static void conv2d_backward(const cop_layer *layer, const cop_layer_context *c,
                             const cop_layer_tensors *t) {
     COP_ASSERT(c->gradients && t->x && t->dy);
     weight_gradient(layer, c, t->x, t->dy);
-    if (t->dx) input_gradient(layer, c, t->dy, t->dx);
+    if (!t->dx) return;
+    cop_layer_phase(layer, c, COP_PHASE_BACKWARD);
+    input_gradient(layer, c, t->dy, t->dx);
 }
 
 static double conv2d_flop(const cop_layer *layer) {

@@ -352,7 +352,9 @@ static void dropconnect_forward(const cop_layer *layer, const cop_layer_context 
     }
     const workspace w = workspace_in(layer, c);
     number_masks(layer, c, w.masks);
+    cop_layer_phase(layer, c, COP_PHASE_MASK);
     draw_masks(layer, c, &w);
+    cop_layer_phase(layer, c, COP_PHASE_FORWARD);
     cop_dropconnect product = product_of(layer, c, &w);
     const cop_transpose shape = {product.in, c->ld, c->columns, product.words * 16};
     c->kernels->transpose_pad(&shape, x, w.x);
@@ -395,6 +397,7 @@ static void dropconnect_backward(const cop_layer *layer, const cop_layer_context
     product.dw = c->gradients + c->parameters[layer->parameter_first].offset;
     c->kernels->dropconnect_backward_weights(&product);
     if (t->dx) {
+        cop_layer_phase(layer, c, COP_PHASE_BACKWARD);
         product.dx = w.dx;
         c->kernels->dropconnect_backward_input(&product);
         c->kernels->transpose_back(&shape, w.dx, t->dx);

@@ -152,6 +152,7 @@ static void maxout_backward(const cop_layer *layer, const cop_layer_context *c,
         c->kernels->row_sums(dz, rows, c->ld, c->segments, c->segment_count,
                              c->gradients + parameters[1].offset);
     if (!t->dx) return;
+    cop_layer_phase(layer, c, COP_PHASE_BACKWARD);
     const cop_gemm down = {
         .m = in,
         .n = c->ld,
