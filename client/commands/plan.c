@@ -3,6 +3,7 @@
 #include <string.h>
 
 #include "client/cli.h"
+#include "client/measure/prediction.h"
 #include "common/base/alloc.h"
 #include "common/base/limits.h"
 #include "common/nn/thin.h"
@@ -60,6 +61,7 @@ typedef struct plan {
     /* the samples per class in the training, validation and test part, in this order */
     Coppice__Api__InspectPart part[PARTS], *table[PARTS];
     cop_job_value_ranges values;
+    Coppice__Api__PlanTime *time; /* NULL: not wanted */
 } plan;
 
 static void free_parts(plan *p) {
@@ -229,7 +231,7 @@ static cop_err print_plan(const plan *p, cop_error *error) {
     cli_print_table(cells, (int)(sizeof cells / sizeof *cells / 2), 2, "ll");
     cli_print("\n");
     print_parts(p);
-    return COP_OK;
+    return p->time ? cli_prediction_print(job, p->time, error) : COP_OK;
 }
 
 /* Prints the plan as JSON. The strings of the message belong to the job or to local buffers. */
@@ -284,11 +286,23 @@ static cop_err print_plan_json(plan *p, cop_error *error) {
     r.values = p->values.stored;
     r.inputs = p->values.seen;
     r.result = (char *)(uintptr_t)describe_result(job);
+    r.time = p->time;
+    r.has_step_ms = p->time != NULL;
+    r.step_ms = p->time ? p->time->step_ms : 0;
     if (ok) cli_print_json(&r.base);
     cop_free(layers);
     cop_free(table);
     cop_free(text);
     return ok ? COP_OK : cop_no_memory(error);
+}
+
+/* Predicts the time of a step, if the options ask for it. */
+static cop_err predict_time(plan *p, const cli_options *options, cop_error *error) {
+    cli_trial trial;
+    bool cached;
+    if (!options->time && !options->measure) return COP_OK;
+    COP_TRY(cli_trial_run(p->job, options->positional[0], options, &trial, &cached, error));
+    return cli_prediction_message(p->job, &trial, cached, &p->time, error);
 }
 
 cop_err cli_plan(const cli_options *options, cop_error *error) {
@@ -298,11 +312,13 @@ cop_err cli_plan(const cli_options *options, cop_error *error) {
     plan p = {.job = job, .data = data, .workers = options->workers ? (int)options->workers : 2};
     cop_job_plan(job, p.workers, &p.figures);
     cop_err e = count_parts(&p, error);
+    if (!e) e = predict_time(&p, options, error);
     if (!e && options->json)
         e = print_plan_json(&p, error);
     else if (!e)
         e = print_plan(&p, error);
     free_parts(&p);
+    cop_free(p.time);
     cop_str warnings = {0};
     cop_job_warnings(job, &warnings);
     cop_job_warn_of_values(job, data, &warnings);
