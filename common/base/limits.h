@@ -15,7 +15,7 @@
 #define COP_CLASSES_MAX         65536
 #define COP_CLASS_NAME_MAX      200   /* bytes of the name of a class */
 #define COP_CLASS_NAMES_BYTES   32768 /* bytes of all class names of a set, which a job contains */
-#define COP_STATISTICS_MAX      16384 /* means (and as many deviations) of `normalize: standard` */
+#define COP_STATISTICS_MAX      16384 /* means of `normalize: standard`, and as many deviations */
 #define COP_SAMPLES_MAX         0x7fffffffu
 #define COP_INPUT_FILE_MAX      (8ull << 30) /* bytes of a file of samples for `predict` */
 #define COP_INPUT_STREAM_MAX    (1ull << 30) /* bytes of samples for `predict` on standard input */
@@ -32,12 +32,12 @@
 #define COP_POOL_MAX            16384      /* workers that the core can handle (in tests) */
 #define COP_WORKER_THREADS_MAX  256        /* compute threads of one worker */
 #define COP_WATCHES_MAX         512        /* requests that are held until there is news */
-#define COP_CALLS_MAX           256        /* calls that read files or compute, until answered */
-#define COP_LARGE_CALLS_MAX     32         /* calls of these that hold a model, set or history */
+#define COP_CALLS_MAX           256        /* unanswered calls that read files or compute */
+#define COP_LARGE_CALLS_MAX     32         /* of these, calls that hold a model, set or history */
 #define COP_EVALUATIONS_MAX     4          /* running evaluations of finished jobs */
 #define COP_EVALUATION_PLACES   16         /* evaluations that run or whose results are kept */
 #define COP_CONNECTIONS_MAX     4096       /* connections of one coordinator */
-#define COP_HALF_OPEN_MAX       256        /* handshakes of a TLS listener; more end the oldest */
+#define COP_HALF_OPEN_MAX       256        /* unfinished TLS handshakes; one more ends the oldest */
 #define COP_JOBS_MAX            16384
 #define COP_EVALUATION_NUMBERS  (1ull << 48) /* eval-N has the number COP_EVALUATION_NUMBERS + N */
 #define COP_JOBS_PER_CLIENT_MAX 2048         /* unfinished jobs of one certificate */
@@ -49,9 +49,9 @@
 #define COP_LARGE_CALLS_PER_IDENTITY_MAX 8
 #define COP_EVALUATIONS_PER_IDENTITY_MAX 3
 #define COP_HEARTBEAT_MS                 500   /* time between two heartbeats of a worker */
-#define COP_HEARTBEATS_MISSED            3     /* after this many, a silent worker is removed */
+#define COP_HEARTBEATS_MISSED            3     /* missed heartbeats before a worker is removed */
 #define COP_CLIENT_TIMEOUT_MS            10000 /* default of a client's --timeout */
-#define COP_HOLD_MAX_MS                  5000  /* a request is held for news at most this long */
+#define COP_HOLD_MAX_MS                  5000  /* longest time that a request is held for news */
 #define COP_CHECKPOINTS_KEPT_MAX         1000
 
 _Static_assert(COP_FRAME_UNPACK_MAX >= COP_FRAME_PROTO_MAX,

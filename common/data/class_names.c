@@ -57,8 +57,8 @@ cop_err cop_data_name_classes(cop_data *data, const char *const *names, size_t c
     data->class_names = NULL;
     if (!cop_class_names_ok(names, count)) {
         cop_log(COP_LOG_WARN, "data",
-                "%s: class names are dropped, only their numbers remain: names need valid UTF-8 of "
-                "at most %d bytes each and %d in total",
+                "%s: the class names are ignored, and classes have only numbers: expected names in "
+                "UTF-8 of at most %d bytes each and %d in total",
                 data->name, COP_CLASS_NAME_MAX, COP_CLASS_NAMES_BYTES);
         return COP_OK;
     }

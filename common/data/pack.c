@@ -149,8 +149,8 @@ void pack_warn_of_gaps(const cop_data_part *part, const char *path, int32_t larg
     cop_free(seen);
     if (missing)
         cop_log(COP_LOG_WARN, "data",
-                "%s: %d of %d classes, 0 to %d, have no training sample, the first is %d: labels "
-                "count from 0",
+                "%s: %d of %d classes, 0 to %d, have no training sample; the first of them is %d "
+                "(labels count from 0)",
                 path, missing, largest + 1, largest, first);
 }
 

@@ -96,8 +96,9 @@ static void print_help(void) {
     cop_str_append(
         &text,
         "\nOn tls+tcp://, a certificate gives the identity and the role of a peer. On tcp:// "
-        "and ipc://, workers and clients need the token in DIR/token. Without --state, those "
-        "of the same machine and user find it; all others use --token-file.\n\n"
+        "and ipc://, workers and clients need the token in DIR/token. Programs "
+        "of the same user on this machine find it if --state is not used; all others need "
+        "--token-file.\n\n"
         "On SIGTERM the coordinator saves the running jobs and exits.\n\n"
         "Examples:\n"
         "  coppice-coordinator --state /var/lib/coppice --data ~/mnist\n"

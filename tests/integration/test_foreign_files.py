@@ -227,8 +227,8 @@ def test_header_of_numbers_is_not_read_as_a_sample(coppice, tmp_path):
 
 
 @pytest.mark.parametrize("labels, sentence", [
-    (np.arange(12) % 3 + 1, "1 of 4 classes, 0 to 3, have no training sample, the first is 0"),
-    (np.arange(12) % 3 * 10, "18 of 21 classes, 0 to 20, have no training sample, the first is 1"), (np.arange(12) % 3, None)])
+    (np.arange(12) % 3 + 1, "1 of 4 classes, 0 to 3, have no training sample; the first of them is 0"),
+    (np.arange(12) % 3 * 10, "18 of 21 classes, 0 to 20, have no training sample; the first of them is 1"), (np.arange(12) % 3, None)])
 def test_labels_with_gaps_give_a_warning(coppice, tmp_path, labels, sentence):
     (tmp_path / "x.csv").write_text("a,b,label\n" + "".join(f"{i / 7},{-i / 3},{c}\n" for i, c in enumerate(labels)))
     np.savez(tmp_path / "x.npz", images=np.random.default_rng(1).normal(size=(12, 2)), labels=labels)

@@ -108,7 +108,7 @@ def test_invalid_class_names_are_replaced_by_numbers(coppice, job, tmp_path):
             with open(folder + f"/{i}.png".encode(), "wb") as file:
                 file.write(saved(Image.new("L", (4, 4), 50 * i), "PNG"))
     done = coppice("inspect", "set")
-    assert "class 0 " in done.stdout and "class names are dropped, only their numbers remain" in done.stderr
+    assert "class 0 " in done.stdout and "the class names are ignored, and classes have only numbers" in done.stderr
 
 
 def test_class_names_are_uploaded_with_the_data(cluster, coppice, job, tmp_path):
