@@ -1,8 +1,8 @@
 /* Fuzz target: messages of workers to a coordinator with a running job. The input is a
- * conversation. Each message consists of its type, flags, its protobuf header (length and bytes),
- * and if flagged the bytes of a tensor. Where a message has 0 for the worker's number and session
- * or for the lease, the values that the coordinator has given are filled in: those of the worker
- * that was welcomed last or, if flagged, of the one before. */
+ * conversation. Each message consists of its type, flags, its protobuf header (length and bytes)
+ * and, if a flag says so, the bytes of a tensor. If a message has 0 for the worker's number and
+ * session, or for the lease, the target fills in the values that the coordinator has given to the
+ * worker that was welcomed last or, if a flag says so, to the one before. */
 #include <math.h>
 
 #include "fuzz/world.h"
@@ -106,8 +106,8 @@ static void say(fuzz_world *w, uint16_t type, uint8_t flags, fuzz_bytes proto, f
     cop_buffer_release(frame);
 }
 
-/* Must the coordinator be replaced before the next input? A peer may have harmed the job, because
- * its results are believed unless those of another worker differ. */
+/* True: the coordinator must be replaced before the next input. A peer may have harmed the job,
+ * because its results are believed unless those of another worker differ. */
 static bool is_spent(const fuzz_world *w, uint32_t inputs) {
     return inputs >= 200 || w->changed || w->disputed || w->server->api->count != 1 ||
            w->server->api->notes[0].state > COORD_RUNNING;

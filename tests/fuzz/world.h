@@ -27,7 +27,7 @@ typedef struct fuzz_world {
     /* The loop uses these fields while the target's thread waits for it. */
     coord_mail mail;
     cop_message *message; /* the message to deliver; or NULL */
-    bool leaving;         /* the peer is to disconnect */
+    bool leaving;         /* the peer must disconnect */
     bool left;            /* the peer has disconnected */
     uint32_t open;        /* number of requests without an answer */
     bool changed;         /* something may stay changed after the peer has disconnected */

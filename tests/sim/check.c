@@ -152,7 +152,8 @@ static void check_lease(sim *s, const coord_action *a) {
 
 /* ---- gradients ---- */
 
-/* These shards or samples are done: results of others are not wanted any more. */
+/* Call when these shards or samples are done. Forgets all other leases of them, whose results are
+ * not wanted any more. */
 static void forget_leases(sim *s, uint64_t job, bool evaluate, uint32_t first, uint32_t end) {
     if (!spec_of(s, job)->info.workers_max) return;
     for (uint32_t i = 0; i < s->host.session_count; i++) {
@@ -216,8 +217,8 @@ void sim_check_update(sim *s, const coord_action *a, const sim_resident *r) {
               "step %llu averages %u of %u shards", n(a->step), next, present);
 }
 
-/* True if all workers that can do the job are leaving, and a shard outside this result is not done.
- * If the job is to be unloaded as well, its step is rightly abandoned together with this result. */
+/* True: all workers that can do the job are leaving, and a shard outside this result is not done.
+ * Then the core may abandon the step, and this result with it, if the job is to be unloaded. */
 static bool may_be_given_up(const sim *s, const coord_result_info *r) {
     const sim_job *job = &s->jobs[r->job];
     const sim_spec *spec = &s->specs[s->host.resident[r->job].spec];

@@ -1,6 +1,6 @@
 /* Checks the deadlines of training leases from outside. Once a worker's times are known, its
- * deadlines must not follow from its own times alone: they are bounded by what other workers need
- * for the same work. */
+ * deadlines must not depend on its own times alone: the times of other workers for the same work
+ * limit them. */
 #include "common/base/alloc.h"
 #include "sim/sim.h"
 

@@ -179,8 +179,8 @@ static void note_lie(sim *s, const coord_action *a, uint32_t lie) {
     if (!job->lied[lie - 1]) job->lied[lie - 1] = a->step;
 }
 
-/* Everything that was averaged after `step` is undone. Lies that were averaged earlier remain; if
- * the coordinator has restarted since, it does not know any more whom to suspect of them. */
+/* Call when everything that was averaged after `step` is undone. Lies that were averaged earlier
+ * remain. If the coordinator has restarted since, it no longer knows which worker to suspect. */
 static void forget_lies_after(sim *s, uint64_t id, uint64_t step) {
     sim_job *job = &s->jobs[id];
     for (uint32_t w = 0; job->lied && w < s->worker_count; w++) {

@@ -125,7 +125,7 @@ static void submit(sim *s, sim_message *m) {
         return;
     }
     if (k) {
-        /* nobody waits for the earlier repetition any more */
+        /* the client no longer waits for the answer to the earlier repetition */
         cop_free((void *)(uintptr_t)k->repeat);
         k->repeat = (uint64_t)(uintptr_t)sim_message_new(m);
         return;

@@ -178,7 +178,8 @@ static bool differs(const disk_tree *t, uint32_t folder) {
     return names != synced;
 }
 
-/* Of the content that was not synced, a part remains, or a part followed by zeros, or nothing. */
+/* Damages the content that was not synced: a part of it remains, or a part followed by zeros, or
+ * nothing. */
 static void tear(sim_disk *d, disk_inode *inode) {
     uint32_t lost = inode->size - inode->synced, kept = (uint32_t)sim_below(&d->dice, lost + 1);
     if (sim_chance(&d->dice, 300)) kept = 0;

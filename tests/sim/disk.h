@@ -14,7 +14,7 @@ typedef struct disk_inode {
     bool folder;
     char *data;      /* what was written */
     uint32_t size;   /* length of `data` */
-    uint32_t synced; /* the first so many bytes of `data` survive a loss of power */
+    uint32_t synced; /* this many bytes from the start of `data` survive a loss of power */
 } disk_inode;
 
 typedef struct disk_name {
@@ -65,8 +65,8 @@ struct sim_disk {
     sim *s;
     sim_stream dice;
     uint64_t clock; /* virtual time of the current caller; system calls advance it */
-    disk_tree live; /* after all system calls so far */
-    disk_tree past; /* after those that no crash undoes any more */
+    disk_tree live; /* the state after all system calls so far */
+    disk_tree past; /* the state after the system calls that no crash can undo any more */
     disk_op *ops;   /* the journal: system calls that are in `live` but not in `past` */
     uint32_t op_count, op_capacity;
     disk_file files[DISK_FILES];
@@ -74,7 +74,8 @@ struct sim_disk {
 
 /* Is this path on the model's disk? False outside sim_disk_begin and sim_disk_end. */
 bool disk_is_on(const char *path);
-/* These do what the system calls of these names do. On failure they return -1 and set errno. */
+/* The next functions do what the system calls of their names do. On failure they return -1 and set
+ * errno. */
 int disk_open(const char *path, int flags);
 void disk_close(int fd);
 long disk_read(int fd, void *to, size_t size);

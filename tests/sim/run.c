@@ -71,8 +71,8 @@ static void resume_all(sim *s) {
     for (uint32_t i = 0; i < s->client_count; i++) sim_client_wish(s, i, COORD_EVENT_JOB_RESUME);
 }
 
-/* Everything must be done PATIENCE after the last fault or, if that is later, when the jobs can be
- * done at all (sim_longest). */
+/* True: it is too late. The latest time is PATIENCE after the last fault, or the time that the jobs
+ * need at most (sim_longest), whichever is later. */
 static bool is_too_late(const sim *s) {
     return s->now >= s->quiet_ns + PATIENCE && s->now >= s->quiet_ns + sim_longest(s);
 }

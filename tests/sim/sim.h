@@ -4,10 +4,10 @@
  * (common/job/checkpoint.c) down to their system calls (common/base/file.c). The input and output
  * around them are models. docs/explanation/reliability.md describes them and lists the invariants.
  *
- * Everything follows from the seed. A random draw is a hash of the seed, of the part of the
- * simulator that draws, and of how often this part has drawn before. So leaving out one fault does
- * not change the draws of the others. A run ends well, or stops at the first broken invariant
- * (sim_fail).
+ * Everything follows from the seed. Each part of the simulator draws its own random numbers: a draw
+ * is a hash of the seed, the part, and the number of the part's earlier draws. So if one fault is
+ * left out, the draws of the others do not change. A run ends well, or stops at the first broken
+ * invariant (sim_fail).
  *
  * Files:
  *   main.c             the program
@@ -91,8 +91,8 @@ typedef enum sim_kind {
     SIM_SAVE,    /* the saver writes a checkpoint; value: 1 if the store could not be written */
     SIM_DIE,     /* value: twice the ms until it starts again, plus 1 if power is lost */
     SIM_RESTART, /* the process starts, if it is not running */
-    /* For the worker or client `peer`. Ignored if it is a worker that has died since the event was
-     * posted, so that `life` is not its current life. */
+    /* For the worker or client `peer`. If a worker has died since the event was posted, so that
+     * `life` is not its current life, the event is ignored. */
     SIM_SEND,     /* the link tries again to connect and to send its request */
     SIM_REPLY,    /* `message` arrives */
     SIM_LOST,     /* a call's connection is lost */
@@ -125,13 +125,14 @@ typedef enum sim_message_type {
     SIM_FAILURE
 } sim_message_type;
 
-/* Stands for a tensor of gradients: a hash that neither commutes nor associates. */
+/* Stands for a tensor of gradients. It is a hash, and adding two hashes neither commutes nor
+ * associates, so any wrong order is noticed. */
 typedef struct sim_gradient {
     uint64_t sum;
     bool nan;     /* some value of this gradient is not finite */
     bool huge;    /* its values are finite, but the sum of the step's gradients is not */
-    bool poison;  /* its values are finite, but those of all gradients after its update are not */
-    uint32_t lie; /* 1 + the worker whose result lies (in gradient, loss or count); 0: it is true */
+    bool poison;  /* its values are finite, but no gradient after its update is finite */
+    uint32_t lie; /* 1 + the worker that sent this wrong result; 0: the result is right */
 } sim_gradient;
 
 typedef struct sim_lease {
@@ -148,7 +149,7 @@ typedef struct sim_message {
     sim_message_type type;
     uint32_t peer;      /* the worker or client that makes the call */
     uint32_t life;      /* which of the peer's lives makes it */
-    uint32_t call;      /* its number on the peer's link */
+    uint32_t call;      /* the number of the call on the peer's link */
     uint32_t host_life; /* the coordinator's life that the peer is connected to */
     sim_link_kind link;
     uint64_t connection;
@@ -169,7 +170,7 @@ typedef struct sim_message {
     coord_event_type control;
     uint64_t job;
     cop_err error;
-    enum { SIM_BUILT = 1, SIM_COMMITTED, SIM_CONFIRMED } task; /* how far the call is */
+    enum { SIM_BUILT = 1, SIM_COMMITTED, SIM_CONFIRMED } task; /* the last part that is done */
     /* NOTHING, HEARTBEAT_REPLY, LEASE */
     uint32_t retry_ms;
     bool drain, unknown;
@@ -198,11 +199,11 @@ typedef struct sim_queue {
 void sim_post(sim *s, uint64_t delay, sim_event event);
 /* Takes the earliest event from the queue; the caller owns what it contains. */
 sim_event sim_take(sim *s);
-/* These return copies. */
+/* The next functions return copies. */
 sim_message *sim_message_new(const sim_message *m);
 coord_event *sim_event_new(const coord_event *event);
 
-/* ---- jobs as submitted, and a loop without a pool (truth.c) ---- */
+/* ---- jobs as submitted, and their expected results (truth.c) ---- */
 
 /* The weights after an update with a poisoned gradient (sim_gradient.poison). */
 #define SIM_POISONED 0x1e38
@@ -214,17 +215,17 @@ typedef struct sim_reference {
     double epoch_loss;          /* sum over the steps since the epoch's begin */
     double evaluated;           /* loss of an evaluation of these weights */
     uint64_t correct;           /* samples that were classified correctly, in the step */
-    uint64_t epoch_correct;     /* the same since the epoch's begin */
-    uint64_t evaluated_correct; /* the same in an evaluation of these weights */
+    uint64_t epoch_correct;     /* samples classified correctly since the epoch's begin */
+    uint64_t evaluated_correct; /* samples classified correctly in an evaluation of these weights */
 } sim_reference;
 
 /* A submission and its expected results. */
 typedef struct sim_spec {
     coord_job_info info; /* its job number is 0 here, because the coordinator assigns one later */
     uint64_t seed;
-    uint64_t key;         /* by which the coordinator recognises a repeated submission */
+    uint64_t key;         /* the coordinator recognises a repeated submission by this key */
     uint64_t shard_ns;    /* mean time of a round of shards on a worker with slowness 1 */
-    uint64_t diverges_at; /* the step whose gradient is not finite, whoever computes it; 0: none */
+    uint64_t diverges_at; /* the step whose gradient is not finite on any worker; 0: none */
     uint32_t keep;        /* number of checkpoints to keep */
     uint32_t *rows;       /* (steps, batch): the samples of each step, by common/data/order.c */
     uint64_t *leaf;       /* (steps, shards): a hash of each shard's samples; 0: not computed yet */
@@ -242,7 +243,7 @@ const uint32_t *sim_rows(sim_spec *spec, uint64_t step);
  * their gradients, and in *loss and *correct the sums of loss and correctly classified samples. */
 uint64_t sim_block(sim_spec *spec, uint64_t weights, uint64_t step, uint32_t first, uint32_t count,
                    uint64_t fingerprint, double *loss, uint64_t *correct);
-/* Is the gradient of the block that starts at this shard not finite, whoever computes it? */
+/* True: the gradient of the block that starts at this shard is not finite on any worker. */
 bool sim_diverges(const sim_spec *spec, uint64_t step, uint32_t first, uint64_t weights);
 /* The number of samples in shards `first` to `first + count - 1` of a batch. */
 uint32_t sim_samples(const sim_spec *spec, uint32_t batch, uint32_t first, uint32_t count);
@@ -264,11 +265,12 @@ sim_disk *sim_disk_create(sim *s);
  * virtual time at which the last of them ended. */
 void sim_disk_begin(sim_disk *disk, uint64_t begin);
 uint64_t sim_disk_end(sim_disk *disk);
-/* The program is killed at this moment or, if `power`, the machine loses power. System calls that
- * end later were never made. A loss of power may also lose what was not synced. */
+/* The program is killed at time `now` or, if `power` is true, the machine loses power. System calls
+ * that would have ended later are undone. A loss of power may also lose what was not synced. */
 void sim_disk_crash(sim_disk *disk, uint64_t now, bool power);
-/* Draws in *takes how long a commit of the store takes now; `sync`: one that is synced. Returns
- * false if the commit fails, because the disk is full or by a fault of its system calls. */
+/* Draws how long a commit of the store takes now, and writes it to *takes. `sync` is true for a
+ * commit with fsync. Returns false if the commit fails, because the disk is full or because of a
+ * fault. */
 bool sim_disk_commit(sim_disk *disk, bool sync, uint64_t *takes);
 /* Completes all journaled system calls: a later crash does not undo them. */
 void sim_disk_settle(sim_disk *disk);
@@ -306,11 +308,12 @@ typedef struct sim_store {
     uint32_t committing; /* how many writes, from the front of `queue`, are in the current commit */
     bool batch_fails;    /* the current commit will fail */
     bool retrying;       /* the last commit failed, and the store waits before it tries again */
-    uint64_t wakes;      /* number of the last SIM_COMMIT that was posted; earlier ones are void */
+    uint64_t wakes; /* number of the last SIM_COMMIT that was posted; earlier ones are ignored */
 } sim_store;
 
 void sim_store_write(sim *s, const sim_write *write);
-/* Is the queue so short in this run that one waiting write fills it? Then metrics are dropped. */
+/* True: in this run the queue is so short that one waiting write fills it, so that metrics are
+ * dropped. */
 bool sim_store_is_tight(const sim *s);
 void sim_store_commit(sim *s, uint64_t wake_number); /* handles SIM_COMMIT */
 void sim_store_flush(sim *s); /* commits all waiting writes, at a graceful stop */
@@ -342,7 +345,7 @@ typedef struct sim_slot {
     sim_slot_state state;
     sim_gradient gradient;
     uint64_t job, step;
-    uint64_t next_free; /* of a free slot: the next one in the list of free slots; 0: the last */
+    uint64_t next_free; /* in a free slot: the next free slot in the list; 0: it is the last */
     uint32_t first, count;
     bool evaluate;
 } sim_slot;
@@ -382,16 +385,16 @@ typedef struct sim_job {
     uint64_t evaluated;       /* the last step whose evaluation was reported */
     uint64_t recorded[4];     /* one bit per step: the metrics of this step were reported */
     uint64_t first_run;       /* when it first ran, by the coordinator's clock; 0: never */
-    /* When it began to run last, by the coordinator's clock, moved forward by times in which no
-     * worker had a lease of it; and until when such times have been added. */
+    /* running_since is when it last began to run, by the coordinator's clock, plus all times since
+     * then in which no worker had a lease of it. Such times have been added up to waited_until. */
     uint64_t running_since, waited_until;
-    uint8_t *applied; /* (steps + 1, shards): how often each shard is part of this update */
+    uint8_t *applied; /* (steps + 1, shards): how often each shard was added in each update */
     uint8_t kept[COP_SHARDS_MAX]; /* number of kept gradients of each shard, in the current step */
     uint64_t *lied;    /* (workers): the first step that averaged a lie of this worker; 0: none */
     uint64_t *longest; /* (workers): the longest time that this worker has held a lease, ns */
     uint32_t life;     /* the coordinator's life in which the job was loaded last */
-    bool spoilt; /* its checkpoints contain lies, and the coordinator has restarted since they were
-                  * averaged, so it does not know whom to suspect */
+    bool spoilt; /* its checkpoints contain lies, and the coordinator does not know whom to suspect,
+                  * because it has restarted since they were averaged */
 } sim_job;
 
 typedef struct sim_host {
@@ -454,8 +457,8 @@ void sim_saver_submit(sim *s, const coord_action *action);
 void sim_saver_wake(sim *s);
 /* The store has committed what the saver waited for, or has failed to. */
 void sim_saver_flushed(sim *s, bool failed);
-/* Handles SIM_SAVE: writes the next waiting checkpoint. `behind`: the store could not commit what
- * the saver waited for; then no checkpoint of a pinned job is written. */
+/* Handles SIM_SAVE: writes the next waiting checkpoint. If `behind` is true, the store could not
+ * commit what the saver waited for; then it writes no checkpoint of a pinned job. */
 void sim_saver_run(sim *s, bool behind);
 void sim_saved(sim *s, const coord_event *event); /* handles SIM_SAVED */
 /* Writes all waiting checkpoints, at a graceful stop. */
@@ -521,7 +524,7 @@ typedef struct sim_worker {
     uint64_t waits;   /* number of its last wait */
     uint32_t threads;
     uint32_t slowness; /* its computing times are this many times those of a quick worker */
-    /* It numbers its sessions from 1. */
+    /* The worker numbers its sessions from 1. */
     uint32_t serial;    /* the current session */
     uint32_t greeted;   /* the last session whose control link was welcomed */
     uint32_t forgotten; /* the last session that the coordinator did not know any more */
@@ -538,23 +541,23 @@ typedef struct sim_worker {
     bool mangled;    /* a field of `result` that names its lease is wrong */
     coord_result_info result;
     sim_gradient gradient;
-    /* How many of its next results faults will spoil, ... */
-    uint32_t nan_results;     /* ... with a loss that is not finite */
-    uint32_t nan_gradients;   /* ... with a gradient that is not finite */
-    uint32_t failed_results;  /* ... because it cannot compute the lease */
-    uint32_t mangled_results; /* ... in a field that names the lease */
-    /* In all its lives: */
+    /* Faults will spoil this many of its next results: */
+    uint32_t nan_results;     /* by a loss that is not finite */
+    uint32_t nan_gradients;   /* by a gradient that is not finite */
+    uint32_t failed_results;  /* by a report that it cannot compute the lease */
+    uint32_t mangled_results; /* by a wrong value in a field that names the lease */
+    /* Counts over all its lives: */
     uint32_t lies;    /* results that were lies */
     uint32_t nans;    /* results whose loss or gradient a fault made not finite */
     uint32_t results; /* all results */
-    uint32_t mangles; /* results of which a field that names the lease was wrong */
+    uint32_t mangles; /* results with a wrong value in a field that names the lease */
 } sim_worker;
 
 typedef struct sim_client {
     sim_party party;
     bool acknowledged;           /* the coordinator has answered its submission */
     uint64_t job;                /* the job's number, from that answer */
-    coord_event_type wishes[64]; /* control requests that it has to make, in order */
+    coord_event_type wishes[64]; /* the control requests that it still has to make, in order */
     uint32_t wish_count;
 } sim_client;
 
@@ -572,7 +575,7 @@ void sim_reply(sim *s, const sim_message *request, sim_message *answer);
 /* Ends the link's current call and returns true if the event is the reply or the failure of this
  * call. Returns false if the event belongs to an earlier call or to a lost connection. */
 bool sim_call_ends(sim *s, const sim_event *event);
-/* Breaks the link's connection; `noticed`: the coordinator learns it. */
+/* Breaks the link's connection. If `noticed` is true, the coordinator learns of it. */
 void sim_cut(sim *s, uint32_t peer, sim_link_kind link, bool noticed);
 void sim_host_gone(sim *s); /* breaks all connections to the coordinator, which has died */
 
@@ -622,17 +625,18 @@ typedef enum sim_fault_kind {
 typedef struct sim_fault {
     sim_fault_kind kind;
     uint64_t at, lasts; /* begin and duration, ns of virtual time */
-    uint32_t target; /* for PAUSE to EVALUATE the index of a submission, otherwise of a worker; the
-                      * number of workers: the first client; SIM_NOBODY: all, or the coordinator */
-    uint32_t amount; /* its meaning depends on the kind: see the table of amounts in setup.c */
-    uint32_t number; /* its number in the seed's full schedule */
+    uint32_t target;    /* for PAUSE to EVALUATE the index of a submission. Otherwise the index of a
+                         * worker, or the number of workers, which means the first client, or
+                         * SIM_NOBODY, which means all of them or the coordinator */
+    uint32_t amount;    /* its meaning depends on the kind: see the table of amounts in setup.c */
+    uint32_t number;    /* its number in the seed's full schedule */
 } sim_fault;
 
 /* The largest amount among the faults of this kind that affect the target at `when`; 0 if there is
  * no such fault. */
 uint32_t sim_fault_on(const sim *s, sim_fault_kind kind, uint32_t target, uint64_t when);
-/* When the last of the faults of this kind that affect the target now will end; the current time if
- * there is none. */
+/* Returns when the last of the faults of this kind that affect the target now will end. If there is
+ * none, returns the current time. */
 uint64_t sim_fault_ends(const sim *s, sim_fault_kind kind, uint32_t target);
 void sim_fault_do(sim *s, const sim_fault *fault);
 void sim_fault_print(const sim_fault *fault, char *out, size_t size);
@@ -651,13 +655,13 @@ typedef struct sim_options {
 typedef struct sim_result {
     bool failed;
     char invariant[32], text[400];
-    uint64_t hash;            /* of the trace: two runs of a seed must have the same */
+    uint64_t hash;            /* of the trace; equal in two runs of the same seed */
     uint64_t events;          /* events that were delivered */
     uint64_t decisions;       /* calls of coord_core_step */
     uint64_t agent_decisions; /* calls of worker_agent_step */
     uint64_t virtual_ns;      /* duration of the run in virtual time */
     uint64_t leases;          /* leases that were given */
-    uint64_t repeated;        /* those of them that were a second or later attempt */
+    uint64_t repeated;        /* leases that were a second or later attempt */
     uint64_t steps;           /* updates that were applied */
     uint64_t completed;       /* jobs that were complete at the end */
     uint64_t workers;
@@ -683,14 +687,14 @@ struct sim {
     uint32_t ensemble_ids;         /* how many job numbers the ensembles have used up */
     sim_job jobs[SIM_IDS_MAX + 1]; /* the index is the job's number */
     sim_fault *faults;             /* in order of time */
-    bool lasting[SIM_FAULT_KINDS]; /* some fault of this kind lasts, rather than being a moment */
-    /* Results so far, of all workers: */
-    uint32_t nan_faults;     /* those whose loss or gradient a fault made not finite */
-    uint32_t cannot_faults;  /* those that said that the worker cannot compute the lease */
-    uint32_t mangled_faults; /* those of which a field that names the lease was wrong */
-    uint32_t lies;           /* lies */
-    uint32_t huge_lies; /* lies whose gradient is finite, but makes the sum of the step's gradients
-                         * or all gradients after the update not finite */
+    bool lasting[SIM_FAULT_KINDS]; /* faults of this kind last for a time in this run */
+    /* Numbers of results so far, of all workers: */
+    uint32_t nan_faults;     /* results whose loss or gradient a fault made not finite */
+    uint32_t cannot_faults;  /* results that report that the worker cannot compute the lease */
+    uint32_t mangled_faults; /* results with a wrong value in a field that names the lease */
+    uint32_t lies;           /* results that are lies */
+    uint32_t huge_lies; /* lies with a finite gradient that makes the sum of the step's gradients,
+                         * or all gradients after the update, not finite */
     bool liars;         /* some worker may lie */
     bool nans;          /* some fault of the schedule makes a loss or a gradient not finite */
     bool mixed;         /* workers may have different fingerprints */
@@ -711,11 +715,12 @@ void sim_run(const sim_options *options, sim_result *result);
 /* Fills `out` with all faults of the seed; returns their number. */
 uint32_t sim_schedule(const sim_options *options, sim_fault *out, uint32_t capacity);
 /* Leaves out groups of faults as long as the run still breaks the same invariant. `only` contains
- * the numbers of `count` faults; afterwards it contains those that are left. Returns how many. */
+ * the numbers of `count` faults, and afterwards the numbers of the faults that are left. Returns
+ * how many are left. */
 uint32_t sim_shrink(const sim_options *options, const char *invariant, uint32_t *only,
                     uint32_t count);
 
-/* ---- invariants (check*.c): each stops the run with its name ---- */
+/* ---- invariants (check*.c): a broken one stops the run, which reports its name ---- */
 
 _Noreturn void sim_fail(sim *s, const char *invariant, const char *format, ...)
     __attribute__((format(printf, 3, 4)));
@@ -735,12 +740,12 @@ void sim_check_after(sim *s, const coord_event *event);
 void sim_check_deadline(sim *s, sim_session *session, const coord_action *action); /* LEASE */
 void sim_timing_ended(sim *s, sim_session *session);      /* the session's lease has ended */
 void sim_timing_kept(sim_session *session, uint64_t job); /* a result of the session was kept */
-/* Was no tick of the coordinator late in the last heartbeat period? */
+/* True: no tick of the coordinator was late in the last heartbeat period. */
 bool sim_has_listened(const sim *s);
 /* The result in this slot must have been kept or dropped. */
 void sim_check_answered(sim *s, uint64_t slot);
-/* Must the core keep the result of this PULL? True for a good result of a current lease, for shards
- * of which it has no gradient yet. */
+/* True: the core must keep the result of this PULL, because it is a good result of a current lease,
+ * for shards of which the core has no gradient yet. */
 bool sim_is_wanted(const sim *s, const sim_message *pull);
 /* The result of this PULL, which sim_is_wanted, must have been kept. */
 void sim_check_kept(sim *s, const sim_message *pull);
@@ -748,13 +753,13 @@ void sim_check_kept(sim *s, const sim_message *pull);
 void sim_check_slots(sim *s, uint64_t job);
 /* Records which shards, and which lies, an update averages. */
 void sim_note_applied(sim *s, const coord_action *action);
-/* Can this job's weights be compared with the expected ones? False if lies were averaged in a job
- * that is not audited completely, where nothing promises that they are found. */
+/* True: this job's weights must equal the expected ones. False if lies were averaged in a job of
+ * which not every block is audited: then the core need not find them. */
 bool sim_is_trusted(const sim *s, uint64_t job);
-/* A job that goes on must not build on a lie of a quarantined worker. (An update that was in
- * progress when the liar was found is completed and discarded.) */
+/* Checks that a job that goes on does not build on a lie of a quarantined worker. (An update that
+ * was in progress when the liar was found is completed and then discarded.) */
 void sim_check_lies(sim *s, uint64_t job);
-/* An update was applied: the new weights must be the expected ones. */
+/* Call when an update was applied. Checks that the new weights are the expected ones. */
 void sim_check_version(sim *s, uint64_t job, const sim_resident *resident);
 /* A checkpoint was reported as written. */
 void sim_check_saved(sim *s, uint64_t job, uint64_t step);
@@ -771,12 +776,13 @@ void sim_check_died(sim *s); /* the coordinator has died */
 void sim_check_end(sim *s);  /* the run has ended */
 /* Have all jobs and ensembles ended, are all wishes granted, and are all faults over? */
 bool sim_all_done(const sim *s);
-/* An upper bound of the time that all jobs need, in ns, if one worker computes each shard twice:
- * the quickest one that can do the job or, if the job is audited, the second quickest. */
+/* An upper bound of the time that all jobs need, in ns. It assumes that one worker computes every
+ * shard twice: the quickest worker that can do the job or, if the job is audited, the second
+ * quickest. */
 uint64_t sim_longest(const sim *s);
-/* True if jobs are left that nobody can do, because all workers that could are quarantined. They
- * sent wrong results again and again, or values that are not finite in a job that really diverges.
- * (The setup keeps some workers from lying.) */
+/* True: jobs are left, but all workers that could do them are quarantined. These sent wrong results
+ * again and again, or values that are not finite in a job that really diverges. (The setup keeps
+ * some workers from lying.) */
 bool sim_nobody_is_left(const sim *s);
 
 /* ---- trace.c ---- */
@@ -795,7 +801,8 @@ void sim_memory_reset(void);               /* frees all allocations that are not
 void sim_memory_permanent(bool permanent); /* true: the next allocations are permanent */
 void sim_memory_count(bool on);            /* true: the next allocations count as the core's */
 uint64_t sim_memory_peak(void); /* largest number of bytes of the core since the last reset */
-/* Makes a failed COP_ASSERT stop the run `s` instead of the program; NULL: the program again. */
+/* Makes a failed COP_ASSERT stop the run `s` instead of the program. If `s` is NULL, it stops the
+ * program again. */
 void sim_panics_stop(sim *s);
 
 #endif

@@ -18,8 +18,8 @@ static void drop_result(sim_worker *x) {
 
 /* ---- the agent's actions ---- */
 
-/* How long work takes that takes the worker `cost` ns without a fault. A fault SLOW makes it slower
- * until the fault ends. */
+/* Returns how long a piece of work takes now. Without a fault it takes `cost` ns; a fault SLOW
+ * makes it slower until the fault ends. */
 static uint64_t slowed(const sim *s, uint32_t w, uint64_t cost) {
     uint32_t usual = s->workers[w].slowness, slow = sim_fault_on(s, SIM_SLOW, w, s->now);
     if (slow <= usual) return cost;
@@ -308,7 +308,7 @@ static void beat(sim *s, uint32_t w) {
 
 static void on_beat(sim *s, uint32_t w) {
     sim_worker *x = &s->workers[w];
-    /* A call is under way, or there is no session yet. */
+    /* A call is in progress, or there is no session yet. */
     if (x->party.link[SIM_CONTROL].calling || !x->id) return;
     x->beating = x->serial;
     if (x->greeted == x->serial) {

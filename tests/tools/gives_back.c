@@ -1,6 +1,6 @@
-/* Tests heap_use.c, which is preloaded into this program. Prints by how many bytes the memory
- * outside malloc has grown: first after a thread has allocated and freed 8 MB, then also after
- * 4,000,000 bytes have been mapped and kept. */
+/* Tests heap_use.c, which is preloaded into this program. Prints twice by how many bytes the memory
+ * outside malloc has grown: after a thread has allocated and freed 8 MB, and again after the
+ * program has mapped and kept 4,000,000 bytes. */
 #include <pthread.h>
 #include <stdio.h>
 #include <stdlib.h>

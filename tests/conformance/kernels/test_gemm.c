@@ -18,7 +18,8 @@ enum { SIDE = 43 }; /* leading dimension of small matrices: odd, so that rows ar
 
 static void *workspace;
 
-/* Values of mixed magnitude, with zeros of both signs, some so small that products round to -0. */
+/* Draws a value. The values have mixed magnitudes; some are zeros of either sign, and some are so
+ * small that their products round to -0. */
 static float value(uint32_t *state) {
     *state = *state * 1664525u + 1013904223u;
     const uint32_t r = *state >> 8;
@@ -58,8 +59,8 @@ static float element_of_range(const cop_gemm *g, int i, int j, int from, int to)
     return total;
 }
 
-/* D5 by its definition: node [from, to) splits at from plus the largest power of two below its
- * size. */
+/* The summation tree by the definition of D5: node [from, to) splits at `from` plus the largest
+ * power of two below its size. */
 static bool element_of_node(const cop_gemm *g, int i, int j, int from, int to, float *out) {
     if (to - from == 1) {
         *out = element_of_range(g, i, j, g->segments[from], g->segments[to]);
@@ -178,9 +179,9 @@ static const struct large_shape {
 };
 enum { LARGE = sizeof large_shapes / sizeof large_shapes[0] };
 
-/* Large odd shapes: elements at the borders of tiles and at random places follow the definition.
- * Every instruction set, and every split into rows and columns, gives the same bits as the whole.
- */
+/* Checks large odd shapes: elements at the borders of tiles and at random places equal the
+ * definition. Every instruction set, and every split into rows and columns, gives the same bits as
+ * the whole product. */
 static void large_shape_check(const cop_kernels *kernels, const struct large_shape *s, int t) {
     const int lda = (t & 1 ? s->m : s->k) + 3, ldb = (t & 2 ? s->k : s->n) + (s->n % 16 ? 1 : 0);
     float *a = values((size_t)lda * (size_t)(t & 1 ? s->k : s->m), 5),
@@ -357,9 +358,9 @@ static void test_products_never_give_negative_zero(void **state) {
     on_each_isa(negative_zero_check);
 }
 
-/* Compared with long double: |error| <= (k + 2) 2^-24 sum |a b|, the bound for any order of
- * summation. (Higham, Accuracy and Stability of Numerical Algorithms, section 3.1; + 2 for tree and
- * bias.) Underflow adds at most 2^-149 per operation. */
+/* Compares a product with long double: |error| <= (k + 2) 2^-24 sum |a b|. This bound holds for any
+ * order of summation (Higham, Accuracy and Stability of Numerical Algorithms, section 3.1; the 2 is
+ * for tree and bias). Underflow adds at most 2^-149 per operation. */
 static void accuracy_check(cop_gemm_fn gemm, const cop_kernels *kernels, const char *who) {
     static const struct large_shape shapes[] = {
         {33, 47, 300}, {7, 5, 1000}, {64, 10, 37}, {130, 64, 512}};

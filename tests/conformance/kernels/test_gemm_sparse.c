@@ -29,8 +29,8 @@ static uint32_t next(uint32_t *state) {
     return *state >> 8;
 }
 
-/* `count` values, `percent` % of them not 0. Some zeros are -0, and some values are so small that
- * products underflow. */
+/* Makes `count` values, of which `percent` % are not 0. Some zeros are -0, and some values are so
+ * small that products underflow. */
 static float *values(size_t count, int percent, uint32_t seed) {
     float *x = cop_alloc_array(count + 16, sizeof *x);
     assert_non_null(x);
@@ -59,8 +59,9 @@ static cop_gemm product_of(int m, int n, int k, const float *a, const float *b) 
                       .ldc = n};
 }
 
-/* Chooses `percent` % of the numbers below `k` to keep, and the ends of their blocks of 256 full
- * members; returns their number. */
+/* Chooses which of the numbers below `k` to keep (`percent` % of them), and returns how many.
+ * For each block of 256 numbers of which some are kept, `blocks` gets the index in `kept` after
+ * the last of them. */
 static int keep(int k, int percent, uint32_t *random, int *kept, int *blocks, int *block_count) {
     int count = 0;
     *block_count = 0;
@@ -176,7 +177,8 @@ static void test_skipping_zeros_does_not_change_the_bits(void **state) {
     on_each_isa(sparse_cases);
 }
 
-/* 0 times infinity is not 0, so gemm computes such a product. */
+/* gemm_sparse returns false if A has an infinity or a NaN: times 0 this is NaN, so no zero of B may
+ * be skipped. */
 static void infinite_check(const cop_kernels *kernels) {
     enum { M = 200, N = 64, K = 300 };
     float *a = values(M * K, 100, 21), *b = values(K * N, 20, 22), *c = values(M * N, 50, 23);

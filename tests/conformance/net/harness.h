@@ -83,7 +83,7 @@ typedef struct host {
     cop_server *server;
     cop_tls *tls, *peer_tls; /* TLS: of the server, and of links */
     bool started, hold_back; /* hold_back: answer held requests only after close */
-    size_t hold_size;        /* size of a held request's answer; 0: only its position */
+    size_t hold_size;        /* bytes of the answer to a held request; 0: just its position */
     cop_error error;
     cop_request *held[HELD_MAX];
     int held_count;

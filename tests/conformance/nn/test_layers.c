@@ -168,8 +168,9 @@ static bool is_near(double numeric, float analytic) {
     return fabs(numeric - (double)analytic) <= difference_tolerance * fmax(1, fabs(numeric));
 }
 
-/* The central difference; where it fails, the two one-sided ones, because the largest value
- * (maxout, pooling) may switch on one side; where it switches on both, closer points. */
+/* Compares a derivative with the central difference. If they differ, compares it with both
+ * one-sided differences, because the largest value (maxout, pooling) may switch on one side. If
+ * these differ, too, because it switches on both sides, tries closer points. */
 static void check_value(const probe *p, float *value, float analytic, const char *what) {
     const float at = *value;
     const double here = objective(p->one, p->x, p->r, p->y);
