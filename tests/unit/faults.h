@@ -1,5 +1,5 @@
-/* Repeats an operation and makes its allocations fail, another one in each run. In a first series
- * of runs only this allocation fails, in a second series all later ones fail, too. */
+/* Repeats an operation, and makes a different one of its allocations fail in each run. In a first
+ * series of runs only that allocation fails; in a second series all later ones fail, too. */
 #ifndef COP_TESTS_UNIT_FAULTS_H
 #define COP_TESTS_UNIT_FAULTS_H
 
@@ -18,10 +18,10 @@ typedef struct fault_subject {
     const char *name;
     /* Does the operation once, and frees everything it made. On failure it must fill `error`. */
     cop_err (*run)(void *context, cop_error *error);
-    /* Called after each run with its result, when no allocation fails any more; or NULL. */
+    /* Called after each run with its result; allocations succeed again by then. May be NULL. */
     void (*check)(void *context, cop_err result);
     void *context;
-    uint64_t stride; /* 1: each allocation fails once; n: only allocations 1, 1 + n, 1 + 2n, ... */
+    uint64_t stride; /* n: only allocations 1, 1 + n, 1 + 2n, ... fail; 1: each of them */
 } fault_subject;
 
 /* Runs the operation once. Its allocation number k fails (from 1) and, if `onwards`, all later

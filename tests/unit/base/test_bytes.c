@@ -136,7 +136,7 @@ static void test_out_of_memory_gives_null_and_leaks_nothing(void **state) {
         cop_alloc_fail_at(k);
         assert_null(cop_buffer_pool_take(pool));
     }
-    cop_buffer *b = cop_buffer_pool_take(pool); /* the pool still works */
+    cop_buffer *b = cop_buffer_pool_take(pool); /* the pool is usable after that */
     assert_non_null(b);
     cop_buffer_release(b);
     cop_buffer_pool_destroy(pool);
@@ -147,7 +147,7 @@ static void *release_later(void *buffer) {
     return NULL;
 }
 
-/* The last release, by a thread or by the owner, frees the pool exactly once. */
+/* The pool must be freed exactly once, whether a thread or the owner makes the last release. */
 static void test_pool_destroyed_while_threads_hold_buffers(void **state) {
     (void)state;
     for (int round = 0; round < 50; round++) {

@@ -67,7 +67,7 @@ static void test_seconds_from_input_convert_within_bounds(void **state) {
         assert_int_equal(cop_seconds_to_ms(none[i]), 0);
         assert_int_equal(cop_seconds_to_ns(none[i]), 0);
     }
-    assert_int_equal(cop_seconds_to_ms(1e-300), 1); /* 0 often stands for "none" */
+    assert_int_equal(cop_seconds_to_ms(1e-300), 1); /* not 0, which often means "no limit" */
     assert_int_equal(cop_seconds_to_ns(1e-300), 1);
     const double large[] = {1e7, 1e300, INFINITY};
     for (size_t i = 0; i < sizeof large / sizeof *large; i++) {

@@ -102,7 +102,8 @@ static void test_try_returns_early_on_errors_only(void **state) {
     assert_int_equal(reached, 1);
 }
 
-/* Runs a child with a broken invariant; returns its output and how it ends. */
+/* Runs a child process that breaks an invariant. Returns its exit status, and in `output` what it
+ * printed. */
 static int run_broken_invariant(char *output, size_t size) {
     int ends[2], status = 0;
     assert_int_equal(pipe(ends), 0);

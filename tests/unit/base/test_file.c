@@ -200,7 +200,7 @@ static void test_a_failed_write_leaves_no_temporary(void **state) {
     (void)state;
     char *path = inside("target"), *child = inside("target/child");
     assert_int_equal(cop_folder_create(child, NULL), COP_OK);
-    assert_int_equal(cop_file_write_text(path, "x", NULL), COP_ERR_INPUT); /* it is a folder */
+    assert_int_equal(cop_file_write_text(path, "x", NULL), COP_ERR_INPUT); /* `path` is a folder */
     assert_int_equal(cop_file_write_text("/dev/null", "x", NULL), COP_ERR_INPUT);
     char **names;
     size_t count;
@@ -258,7 +258,7 @@ static void test_removing_a_file_as_a_folder_is_an_error(void **state) {
     cop_free(sub);
 }
 
-/* A writer locks its temporary file; the lock disappears with the writer. */
+/* A writer locks its temporary file. When the writer dies, the lock is released. */
 static void test_sweep_removes_only_temporary_files_of_dead_processes(void **state) {
     (void)state;
     char *top = inside("swept"), *alive = inside("swept/x.17-1.tmp"),
@@ -458,7 +458,7 @@ static void test_temporary_file_of_a_dead_process_does_not_block_writing(void **
     cop_free(path);
 }
 
-/* A name from a user or a peer becomes part of a path only if it names a single entry. */
+/* A name from a user or a peer may become part of a path only if it names one file or folder. */
 static void test_names_from_input_must_name_one_entry(void **state) {
     (void)state;
     const char *const good[] = {"mnist", "a b", "caf\xc3\xa9", "x.y", "-", "job-1"};
@@ -500,8 +500,8 @@ static void test_user_without_home_has_private_folders(void **state) {
     }
 }
 
-/* Runs in a child process, as a user without an entry in /etc/passwd. Returns 0 if the cache stays
- * in the same folder of this user. */
+/* Runs in a child process, as a user without an entry in /etc/passwd. Returns 0 if two calls give
+ * the same cache folder, and it belongs to this user. */
 static int ask_twice_for_the_cache(unsigned user) {
     struct stat info;
     for (int i = 0; i < 3; i++)

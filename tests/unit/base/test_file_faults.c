@@ -22,7 +22,7 @@ static char folder[64], path[80], other[80];
 static void put(const char *where, const char *text) {
     FILE *f = fopen(where, "w");
     assert_non_null(f);
-    if (!f) return; /* impossible; for the static analyser */
+    if (!f) return; /* cannot happen; the check is for the static analyser */
     assert_true(fputs(text, f) >= 0);
     assert_int_equal(fclose(f), 0);
 }
@@ -109,7 +109,7 @@ static cop_err with_fault(int k, cop_err (*what)(void)) {
     return (cop_err)WEXITSTATUS(status);
 }
 
-/* Operations: write, write, fsync, rename, fsync of the folder. */
+/* The counted operations are: write, write, fsync, rename, fsync of the folder. */
 static void test_old_file_stays_until_the_new_one_is_renamed(void **state) {
     (void)state;
     for (int k = 1; k <= 4; k++) {
@@ -140,8 +140,8 @@ static void test_fault_is_injected_once(void **state) {
     assert_names(1);
 }
 
-/* Operations: fsync of the parent of a, then of a. If the name of a folder is not synced, its
- * contents may be lost with it. */
+/* The counted operations are: fsync of the parent of a, then fsync of a. If the name of a folder is
+ * not synced, a power failure may lose the folder with its content. */
 static void test_new_folders_are_synced_or_absent(void **state) {
     (void)state;
     char a[96], file[112];
@@ -151,14 +151,15 @@ static void test_new_folders_are_synced_or_absent(void **state) {
     assert_false(cop_folder_exists(a));
     assert_int_equal(with_fault(2, create_two_folders), COP_ERR_NO_SPACE);
     assert_true(cop_folder_exists(a));
-    /* An empty folder may be left by a program that was killed before its fsync: sync it again. */
+    /* An empty folder may be left from a program that was killed before its fsync, so it must be
+     * synced again. */
     assert_int_equal(with_fault(1, create_two_folders), COP_ERR_NO_SPACE);
     put(file, "x");
     assert_int_equal(with_fault(1, create_two_folders), COP_ERR_NO_SPACE); /* of b */
     assert_int_equal(with_fault(2, create_two_folders), COP_OK);
 }
 
-/* Operations: the exchange, fsync of the folder. */
+/* The counted operations are: the exchange, and the fsync of the folder. */
 static void test_folder_is_replaced_atomically(void **state) {
     (void)state;
     char old[112], fresh[112], from[96];

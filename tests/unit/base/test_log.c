@@ -217,7 +217,8 @@ static void test_many_sources_together_cannot_fill_the_log(void **state) {
     assert_true(log_limit_admit(&limit, &later, "x", 5 + LOG_PERIOD_NS));
 }
 
-/* Sources of some kinds fill the table, but the others are still limited. */
+/* Even if lines of some kinds and many sources fill the table, all other kinds are still limited.
+ */
 static void test_many_sources_of_many_kinds_cannot_fill_the_log(void **state) {
     (void)state;
     static log_limit limit;

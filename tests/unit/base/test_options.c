@@ -44,7 +44,8 @@ static const cop_options all = {.program = "prog",
                                 .count = sizeof rows / sizeof *rows,
                                 .positional = &positional};
 
-/* Parses words separated by blanks; a static copy, because the values borrow them. */
+/* Parses the words of `line`, which blanks separate. It parses a static copy of the line, because
+ * the values point into it. */
 static cop_err parse(const cop_options *options, const char *line, values *out, cop_error *error) {
     static char text[400];
     char *argv[40];

@@ -12,8 +12,8 @@
 #include "common/base/real.h"
 #include "common/base/real_f32.h"
 
-/* |got - exact| in ulps of a type with `digits` bits; `least` is the exponent of its smallest
- * subnormal. */
+/* Returns |got - exact| in ulps of a type whose fraction has `digits` bits. `least` is the exponent
+ * of the smallest subnormal number of this type. */
 static long double ulps(long double got, long double exact, int digits, int least) {
     if (got == exact) return 0;
     int exponent;
@@ -134,7 +134,7 @@ static void test_exp_at_the_edges(void **state) {
     assert_true(cop_exp(710.0) == INFINITY && cop_exp(INFINITY) == INFINITY);
     assert_true(cop_exp(-800.0) == 0.0 && cop_exp(-INFINITY) == 0.0);
     assert_true(isnan(cop_exp(NAN)));
-    /* gradual underflow: absolute error of a few of the smallest steps */
+    /* subnormal results: the absolute error is a few times the smallest subnormal number */
     for (double x = -745.0; x < -708.0; x += 0.37)
         assert_true(fabsl(cop_exp(x) - expl(x)) <= 4 * 0x1p-1074L + expl(x) * 0x1p-50L);
 }

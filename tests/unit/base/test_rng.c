@@ -33,8 +33,8 @@ static void test_philox_known_answers(void **state) {
     }
 }
 
-/* 16-bit lanes of 1.25 million blocks (10 million draws) in 256 bins: chi-square with 255 degrees,
- * mean 255, deviation 22.6. */
+/* Counts the 16-bit lanes of 1.25 million blocks (10 million draws) in 256 bins. Chi-square with
+ * 255 degrees of freedom has the mean 255 and the deviation 22.6. */
 static void test_lanes_are_uniform(void **state) {
     (void)state;
     cop_rng_key key = cop_rng_derive(1, COP_RNG_MASK, 3);
@@ -54,8 +54,8 @@ static void test_lanes_are_uniform(void **state) {
     assert_true(chi > 255 - 5 * 22.6 && chi < 255 + 5 * 22.6);
 }
 
-/* Every one of the 65536 values of a lane, and every bit: 10 million lanes. Chi-square with 65535
- * degrees has mean 65535 and deviation 362. */
+/* Counts each of the 65536 values of a lane, and each bit, over 10 million lanes. Chi-square with
+ * 65535 degrees of freedom has the mean 65535 and the deviation 362. */
 static void test_every_lane_value_and_every_bit_is_equally_likely(void **state) {
     (void)state;
     cop_rng_key key = cop_rng_derive(11, COP_RNG_MASK, 0);
@@ -83,8 +83,8 @@ static void test_every_lane_value_and_every_bit_is_equally_likely(void **state) 
         assert_true(fabs((double)ones[bit] - lanes / 2) < 5 * sqrt(lanes) / 2);
 }
 
-/* Correlation of the bits of neighbouring streams: samples, layers, steps and shards; 3.2 million
- * bits each, 5 deviations. */
+/* The bits of streams for neighbouring samples, layers, steps and shards must not be correlated.
+ * Each comparison uses 3.2 million bits, and allows 5 standard deviations. */
 static void test_neighbouring_streams_are_independent(void **state) {
     (void)state;
     for (int word = 1; word < 5; word++) { /* 4: the shard */

@@ -33,7 +33,7 @@ typedef struct liar {
     uv_async_t stop;
     uv_sem_t ready;
     cop_server *server;
-    /* its answers in turn; the last one is repeated */
+    /* the answers that it gives, in order; it repeats the last one */
     ProtobufCMessage *answers[4];
     cop_buffer *bulk;
     int count, asked;
@@ -198,7 +198,8 @@ static cop_err ask_steps(const uint64_t *steps, size_t count, cop_error *error) 
     return e;
 }
 
-/* It would be asked for ever: each page decides what the next request is. */
+/* Each page decides what the client asks for next. So if a page is repeated, a client that does not
+ * check this would ask for ever. */
 static void test_client_stops_at_a_repeated_page(void **state) {
     (void)state;
     cop_error error = {0};

@@ -50,7 +50,7 @@ static void test_long_text_is_complete_and_short_text_needs_no_memory(void **sta
     assert_int_equal(cop_alloc_count(), before);
 }
 
-/* For any progress that a coordinator reports. */
+/* This must hold whatever progress a coordinator reports. */
 static void test_progress_stays_between_0_and_100_percent(void **state) {
     (void)state;
     const double reported[] = {NAN, -1, 0.5, 2, INFINITY}, shown[] = {0, 0, 0.5, 1, 1};

@@ -41,8 +41,8 @@ typedef struct fixture {
     uint32_t count, capacity;
     char **texts; /* copies of the texts of all actions */
     uint32_t text_count;
-    coord_action lease[FX_WORKERS]; /* by worker: the lease that it computes; type 0: none */
-    uint64_t request[FX_WORKERS];   /* by worker: number of its held PULL; 0: none */
+    coord_action lease[FX_WORKERS]; /* the lease of each worker; type 0: none */
+    uint64_t request[FX_WORKERS];   /* the held PULL of each worker; 0: none */
     coord_job_info info[FX_JOBS];
     coord_job_state state[FX_JOBS];
     uint64_t version[FX_JOBS];        /* unused */
@@ -103,8 +103,7 @@ static inline bool fx_reported(const fixture *f, const char *part) {
     return false;
 }
 
-/* ---- losses: those of single shards are given, those of blocks are their sums in tree order ----
- */
+/* ---- losses: that of a block is the sum of its shards' losses, in tree order ---- */
 
 static inline double fx_leaf_loss(uint64_t step, uint32_t shard) {
     return 0.1 * (double)(shard + 1) + 0.37 * (double)step;

@@ -249,8 +249,8 @@ typedef struct inode {
 typedef struct disk {
     inode *inodes;
     int count;
-    int now[NAMES];  /* by name: the inode that has it now; -1: none */
-    int safe[NAMES]; /* by name: the inode that had it at the last sync of the folder; -1: none */
+    int now[NAMES];  /* the inode that each name has now; -1: none */
+    int safe[NAMES]; /* the inode of each name at the folder's last sync; -1: none */
 } disk;
 
 static void apply(content *c, const op *o, int64_t size) {

@@ -101,7 +101,7 @@ static int connect_to(const char *url) {
     return fd;
 }
 
-/* stem NULL: no certificate. */
+/* Opens a connection. If `stem` is NULL, it has no certificate. */
 static void open_connection(connection *d, const char *url, const char *folder, const char *stem,
                             const char *key) {
     *d = (connection){.fd = connect_to(url)};
@@ -144,7 +144,7 @@ static bool get(connection *d, void *bytes, size_t size) {
     return true;
 }
 
-/* nng's header; ipc has a byte before the length. */
+/* Sends the header of an nng message, which is its length. With ipc, a byte precedes the length. */
 static bool put_length(connection *d, bool ipc, uint64_t length) {
     uint64_t big_endian = __builtin_bswap64(length);
     return (!ipc || put(d, "\1", 1)) && put(d, &big_endian, 8);
@@ -164,7 +164,7 @@ static bool say(connection *d, bool ipc, bool first, cop_message *m) {
     return sent;
 }
 
-/* Receives its answer; false if there is none. */
+/* Receives the answer to a request. False: there is none. */
 static bool hear(connection *d, bool ipc, cop_message *reply) {
     unsigned char head[9], back[4];
     uint64_t length;
@@ -214,7 +214,7 @@ static void make_request(const coord_right *right, const char *token, uint64_t w
     }
 }
 
-/* Is this answer not a refusal? */
+/* True: the answer is not a refusal. */
 static bool lets_in(const cop_message *reply) {
     if (reply->type == COP_MESSAGE_FAILURE) return reply->failure.code != COP_ERR_DENIED;
     if (reply->type == COP_MESSAGE_NOTHING) return !reply->nothing.unknown;
@@ -253,7 +253,7 @@ static void make_tokens(void) {
     other_token[40] = other_token[40] == '0' ? '1' : '0';
 }
 
-/* The token is useless on tls+tcp://; all of these peers know it. */
+/* All of these peers know the token, which must not help them on tls+tcp://. */
 static const credential by_certificate[] = {
     {"no certificate", NULL, NULL, NULL, good_token, 0},
     {"an expired certificate", "ours", "expired", "worker", good_token, 0},
@@ -276,7 +276,7 @@ static const credential by_token[] = {
     {"the token", NULL, NULL, NULL, good_token, COP_ROLE_WORKER | COP_ROLE_CLIENT},
 };
 
-/* HEARTBEAT and PULL need a session, which no peer has here. */
+/* True: the request needs a session, as HEARTBEAT and PULL do. No peer has one here. */
 static bool needs_session(const coord_right *right) {
     return right->type == COP_MESSAGE_HEARTBEAT || right->type == COP_MESSAGE_PULL;
 }
@@ -389,7 +389,7 @@ static cop_message_type hello_again(connection *d, bool first, const char *token
     return type;
 }
 
-/* For one certificate, and for all holders of the token. */
+/* The limit holds for one certificate, and for all holders of the token together. */
 static void test_no_identity_can_use_all_sessions(void **state) {
     (void)state;
     make_tokens();
@@ -419,7 +419,7 @@ static void note_watched(coord_engine *engine, coord_mail *mail) {
         api_note_append(server->api, WATCHED);
 }
 
-/* There is news of the job. */
+/* Makes news of the job, which answers held requests. */
 static void tell_news(void) {
     static coord_mail mail;
     mail.run = note_watched;
@@ -427,7 +427,7 @@ static void tell_news(void) {
     cop_clock_sleep_ms(20);
 }
 
-/* A request that is held until there is news. */
+/* Sends a request that is held until there is news. */
 static void say_watch(connection *d, const char *stem, bool logs) {
     Coppice__Api__WatchJobRequest watch = COPPICE__API__WATCH_JOB_REQUEST__INIT;
     Coppice__Api__LogsRequest log = COPPICE__API__LOGS_REQUEST__INIT;
@@ -444,7 +444,7 @@ static void say_watch(connection *d, const char *stem, bool logs) {
     assert_true(say(d, false, true, &m));
 }
 
-/* The pause after which the client should ask again; 0: the request was held. */
+/* Returns the pause after which the client should ask again; 0: the request was held. */
 static uint32_t hear_watch(connection *d, bool logs) {
     cop_message reply;
     ProtobufCMessage *answer = NULL;
@@ -471,7 +471,8 @@ static bool is_held(const connection *d) {
     return poll(&at, 1, 300) == 0;
 }
 
-/* Requests beyond an identity's share are answered at once; those of others are held. */
+/* If an identity has used up its share, its requests are answered at once, but requests of other
+ * identities are held. */
 static void test_no_identity_can_use_all_watches(void **state) {
     (void)state;
     connection hog[WATCHES], more, logs, other;
@@ -521,8 +522,8 @@ static void test_rejoins_do_not_fill_the_log(void **state) {
     int lines = 0;
     for (off_t at = 0; pread(file, &c, 1, at) == 1; at++) lines += c == '\n';
     close(file);
-    /* Ten of each kind in ten seconds, and a line for each kind that counts the rest; twice as many
-     * if the machine is so slow that a second period begins. */
+    /* In a period of ten seconds, ten lines of each kind are written, and then one line of each
+     * kind with the number of the others. A slow machine may need a second period. */
     assert_in_range(lines, 3, 2 * 3 * 11);
 }
 
@@ -543,7 +544,7 @@ static void check_name(const char *url, const char *stem, const char *name, cons
     }
     cop_message_fini(&reply);
     close_connection(&d);
-    cop_clock_sleep_ms(20); /* its session ends, so the name is free again */
+    cop_clock_sleep_ms(20); /* until its session has ended and its name is free again */
 }
 
 static void test_worker_name_is_that_of_its_certificate(void **state) {

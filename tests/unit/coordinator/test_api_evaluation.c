@@ -1,5 +1,5 @@
 /* Invalid calls about evaluations, which our client never makes. The coordinator refuses each with
- * a message, and takes none for another, valid call. */
+ * a message, and mistakes none for a valid call. */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -143,7 +143,8 @@ static void test_evaluation_keys_must_have_16_bytes(void **state) {
            "the key has 0 bytes: expected 16");
 }
 
-/* As after a restart, when the client starts again. */
+/* After a restart of the coordinator, a client learns in this way that it must start its evaluation
+ * again. */
 static void test_unknown_evaluation_is_reported_at_once(void **state) {
     const fixture *f = *state;
     Coppice__Api__WatchEvaluationRequest w = COPPICE__API__WATCH_EVALUATION_REQUEST__INIT;

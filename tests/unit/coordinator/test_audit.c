@@ -12,7 +12,7 @@
 static const coord_core_config judging = {
     .can_recompute = true, .secret = {0x1234567, 0x89abcdef}, .lease_floor_ns = VP_SECOND};
 
-/* `workers` that compute a shard per millisecond; one block is one shard. */
+/* Starts a pool of `workers` workers that compute a shard per millisecond. A block is one shard. */
 static virtual_pool *start(coord_core_config config, uint32_t workers, double audit,
                            uint64_t steps) {
     virtual_pool *p = vp_create(config, workers, 11);
@@ -179,7 +179,8 @@ static void test_audit_of_a_twentieth_finds_a_liar_within_60_shards(void **state
     assert_true(cost <= 0.06);
 }
 
-/* Whoever lies, at any time and rate: the weights equal those of a clean run. */
+/* Any worker may lie, from any time on and at any rate: the weights must equal those of a run
+ * without lies. */
 static void test_damage_by_a_liar_is_undone(void **state) {
     (void)state;
     uint64_t rollbacks = 0, wrong = 0;
@@ -188,7 +189,7 @@ static void test_damage_by_a_liar_is_undone(void **state) {
         config.secret[0] = seed;
         config.speculate = seed % 2;
         virtual_pool *p = start(config, 6, 0.1, 300);
-        vp_run(p, seed * 2); /* honest at first, often past several checkpoints */
+        vp_run(p, seed * 2); /* the liar is honest at first, often for several checkpoints */
         p->worker[4].lie = seed % 3 ? 1 : 0.5;
         p->worker[5].stall_ns = 30 * VP_MS;
         end_clean(p);
@@ -280,7 +281,7 @@ static void test_third_worker_decides_if_the_coordinator_cannot(void **state) {
 static void test_pinned_job_is_judged_by_workers_of_its_kind(void **state) {
     (void)state;
     coord_core_config config = judging;
-    config.fingerprint = 99; /* the workers' is 7 */
+    config.fingerprint = 99; /* that of the workers is 7 */
     virtual_pool *p = vp_create(config, 3, 1);
     coord_job_info info = vp_info(1, 6, 40);
     info.audit = 1;
@@ -369,7 +370,7 @@ static void test_quarantined_worker_gets_no_work_even_in_a_new_session(void **st
     assert_int_equal(p->worker[2].leases, leases);
     vp_feed(p, (coord_event){.type = COORD_EVENT_WORKER_GONE, .worker = 2});
     coord_event again = {.type = COORD_EVENT_WORKER_JOINED, .worker = 77};
-    again.joined.name = "w2-2"; /* its old session still exists for the host */
+    again.joined.name = "w2-2"; /* the host still has its old session, so the name gets a suffix */
     again.joined.identity = "w2";
     again.joined.threads = 1;
     again.joined.fingerprint = 7;
@@ -482,8 +483,8 @@ static void test_without_a_judge_two_agreeing_workers_are_believed(void **state)
 
 /* ---- finite, but huge ---- */
 
-/* A gradient of finite values whose sum with the others, or the next step from it, is not finite.
- * It need not be in an audited block. */
+/* A liar sends a gradient of finite values, but its sum with the other gradients, or the next step
+ * after it, is not finite. The block may be one that is not audited. */
 static void test_huge_gradient_of_a_liar_does_not_end_the_job(void **state) {
     (void)state;
     const uint64_t kinds[] = {VP_HUGE, VP_POISON};
@@ -497,10 +498,10 @@ static void test_huge_gradient_of_a_liar_does_not_end_the_job(void **state) {
             p->worker[3].lie = 0.05;
             p->worker[3].lies_huge = kinds[kind];
             vp_run(p, 90);
-            p->worker[3].lie = 0; /* no step would follow a lie in the last one */
+            p->worker[3].lie = 0; /* a lie in the last step would have no effect on a later one */
             end_clean(p);
             for (uint32_t w = 1; w <= 5; w++) assert_true(w == 3 || !vp_quarantined(p, w));
-            /* A sum that is not finite is decided at once. */
+            /* If the sum is not finite, the liar is found in the same step. */
             if (kind == 0) assert_int_equal(vp_quarantined(p, 3), p->worker[3].wrong > 0);
             if (kind == 0) assert_int_equal(p->job[1].wrong_averaged, 0);
             if (kind == 1) poisoned += p->job[1].wrong_averaged;
@@ -521,8 +522,8 @@ static void test_without_an_audit_a_huge_gradient_is_believed(void **state) {
     vp_destroy(p);
 }
 
-/* It ends at its step, with or without an audit; where not all is audited, after the steps since
- * the last checkpoint were repeated once. */
+/* A job that diverges at a step ends at this step, with or without audits. If not all blocks are
+ * audited, the steps since the last checkpoint are repeated once before that. */
 static void test_diverging_job_ends_at_its_step_whatever_is_audited(void **state) {
     (void)state;
     const double shares[] = {0, 0.1, 1};
@@ -547,7 +548,7 @@ static void test_diverging_job_ends_at_its_step_whatever_is_audited(void **state
 
 /* ---- copies ---- */
 
-/* A slow liar, whose blocks are copied by others, without audits. */
+/* Without audits, a slow liar is found because other workers compute copies of its blocks. */
 static void test_copies_are_compared_and_a_mismatch_is_evidence(void **state) {
     (void)state;
     coord_core_config config = judging;

@@ -7,7 +7,7 @@
 
 #define MEMBERS 40
 
-/* On 2300 samples, which are 3 slices. */
+/* An ensemble on 2300 samples, which are 3 slices. */
 static coord_job_info ensemble_info(uint64_t job) {
     return (coord_job_info){.job = job,
                             .kind = COORD_ENSEMBLE,
@@ -94,7 +94,8 @@ static void test_separate_models_are_leased_as_versions(void **state) {
     fx_destroy(f);
 }
 
-/* Results in reverse order: nothing is passed on until the first arrives, then all are. */
+/* Results arrive in reverse order. Nothing is passed on until the first block's result arrives;
+ * then all are passed on. */
 static void test_early_results_wait_for_earlier_members(void **state) {
     (void)state;
     fixture *f = fx_create((coord_core_config){0});
@@ -111,7 +112,7 @@ static void test_early_results_wait_for_earlier_members(void **state) {
     fx_destroy(f);
 }
 
-/* L1: the window limits the results that wait for a slow worker or a slow host. */
+/* The window limits how many results wait for a slow worker or a slow host. */
 static void test_at_most_the_window_is_leased_ahead(void **state) {
     (void)state;
     fixture *f = fx_create((coord_core_config){0});
@@ -164,7 +165,7 @@ static void test_first_of_two_results_counts(void **state) {
     fx_pull(f, 1);
     const coord_event late = fx_result_of(f, &f->lease[1]);
     fx_tick(f, 6000);             /* its deadline has passed */
-    for (int i = 0; i < 5; i++) { /* four other blocks, then the copy */
+    for (int i = 0; i < 5; i++) { /* it gets four other blocks first, then the copy */
         fx_pull(f, 2);
         fx_finish(f, 2);
     }
@@ -202,12 +203,12 @@ static void test_cancel_ends_an_evaluation_and_drops_kept_results(void **state) 
     fx_add(f, ensemble_info(1));
     for (uint32_t w = 1; w <= 3; w++) fx_pull(f, w);
     fx_finish(f, 1); /* passed on to the host */
-    fx_finish(f, 3); /* kept, because an earlier one is missing */
+    fx_finish(f, 3); /* its result waits, because an earlier one is missing */
     fx_job_event(f, COORD_EVENT_JOB_CANCEL, 1);
     assert_int_equal(f->state[1], COORD_CANCELED);
     assert_int_equal(fx_count(f, COORD_ACTION_UNLOAD), 1);
     for (uint64_t s = 1; s <= f->next_slot; s++) assert_int_equal(f->slots[s], FX_RELEASED);
-    fx_job_event(f, COORD_EVENT_ABSORBED, 1); /* late, so nobody waits for it */
+    fx_job_event(f, COORD_EVENT_ABSORBED, 1); /* this late answer has no effect */
     fx_finish(f, 2);
     fx_destroy(f);
 }
@@ -237,7 +238,8 @@ static void test_evaluations_ignore_pause_and_resume(void **state) {
     fx_destroy(f);
 }
 
-/* Compute time is shared: here a lease of the ensemble takes ten times the time of a shard. */
+/* Jobs share compute time, not leases: here a lease of the ensemble takes ten times as long as a
+ * shard. */
 static void test_evaluation_shares_the_pool_fairly_with_training(void **state) {
     (void)state;
     fixture *f = fx_create((coord_core_config){0});
@@ -322,7 +324,7 @@ static void test_plain_evaluation_sums_slices_in_order(void **state) {
     fx_destroy(f);
 }
 
-/* A worker of protocol 1.0 does not know this kind of lease. */
+/* A worker that speaks protocol 1.0 does not know leases of ensembles. */
 static void test_workers_without_ensemble_support_get_none(void **state) {
     (void)state;
     fixture *f = fx_create((coord_core_config){0});

@@ -123,7 +123,7 @@ static void test_same_job_twice_is_refused(void **state) {
 
 /* ---- sums ---- */
 
-/* The sums of all epochs, for a bitwise comparison. */
+/* Trains a job, and returns the sums of all epochs for a bitwise comparison. */
 static uint32_t epoch_sums(uint32_t workers, coord_job_info info, double sums[16]) {
     fixture *f = start(workers, info);
     uint32_t count = 0;
@@ -404,7 +404,7 @@ static void finish_evaluation(fixture *f, uint64_t correct) {
     fx_send_result(f, e);
 }
 
-/* The same without classes: only the loss counts. */
+/* Finishes an evaluation of a job without classes, for which only the loss counts. */
 static void finish_evaluation_by_loss(fixture *f, double loss) {
     if (!f->lease[1].type) fx_pull(f, 1);
     assert_true(f->lease[1].lease.evaluate);
@@ -422,7 +422,7 @@ static coord_job_info with_best(void) {
     return info;
 }
 
-/* If the test part selected the best weights, its error would look smaller than it is. */
+/* If the test part chose the best weights, its error would be too small an estimate for them. */
 static void test_evaluations_on_the_test_part_select_no_best_weights(void **state) {
     (void)state;
     coord_job_info info = with_best();
@@ -481,7 +481,7 @@ static void test_best_weights_without_classes_have_the_lowest_loss(void **state)
     fx_destroy(f);
 }
 
-/* A loss may be below zero: that is not "none yet". */
+/* A loss may be below zero; this must not be mistaken for "no best weights yet". */
 static void test_loss_below_zero_can_be_the_best(void **state) {
     (void)state;
     static const double losses[] = {-600, -500, -400};
@@ -701,7 +701,8 @@ static void test_events_of_unknown_jobs_are_ignored(void **state) {
 
 /* ---- time ---- */
 
-/* Seconds of the job after `steps` steps of one worker, which is away for `away_ms` in the last. */
+/* Returns the job's training time after `steps` steps of one worker, which is away for `away_ms` in
+ * the last step. */
 static double seconds_of(uint64_t steps, uint64_t away_ms, double *samples_per_s) {
     fixture *f = start(1, fx_info(1));
     fx_work_to(f, 1, 1, steps - 1);
@@ -800,7 +801,8 @@ static void test_stop_finishes_the_step_and_saves(void **state) {
     fx_destroy(f);
 }
 
-/* All workers have left, but the coordinator is checking the last result: the step is not lost. */
+/* All workers have left, but the coordinator is still computing the last block itself. So a stop
+ * waits for the step, which is not lost. */
 static void test_stop_waits_for_a_block_computed_by_the_coordinator(void **state) {
     (void)state;
     fixture *f = fx_create((coord_core_config){.can_recompute = true});
@@ -889,7 +891,8 @@ static void test_stop_keeps_a_pause(void **state) {
 
 /* ---- memory ---- */
 
-/* Whichever allocation fails, the event is refused or postponed, and the core then continues. */
+/* Each allocation fails once. The event must then be refused or postponed, and the core must work
+ * afterwards. */
 static void test_every_failed_allocation_leaves_the_core_consistent(void **state) {
     (void)state;
     for (uint64_t k = 1; k < 40; k++) {

@@ -128,7 +128,8 @@ static void finish(load *l, uint64_t worker) {
     send(l, &e);
 }
 
-/* Every worker computes, sends and pulls again; all send heartbeats; a worker joins and leaves. */
+/* Runs one turn: every worker sends its result and pulls again, all send heartbeats, and one worker
+ * joins and leaves. */
 static void turn(load *l, uint64_t *newcomer) {
     for (uint64_t w = 1; w <= WORKERS; w++) {
         l->now += 1000;
@@ -178,7 +179,7 @@ static int32_t priority_of(uint64_t job) {
     return (int32_t)(job * 7919 % 10);
 }
 
-/* Higher priority first, then age. */
+/* Compares two jobs: the one with higher priority comes first, then the older one. */
 static int in_turn(const void *a, const void *b) {
     uint64_t x = *(const uint64_t *)a, y = *(const uint64_t *)b;
     if (priority_of(x) != priority_of(y)) return priority_of(x) > priority_of(y) ? -1 : 1;

@@ -2,7 +2,7 @@
  * worker dies, is slow, cannot compute it, or returns a value that is not finite. */
 #include "core_fixture.h"
 
-/* A job, and `workers` workers that have not pulled yet. */
+/* Starts a job and `workers` workers that have not pulled yet. */
 static fixture *start(uint32_t workers) {
     fixture *f = fx_create((coord_core_config){0});
     fx_join_many(f, workers);
@@ -43,7 +43,7 @@ static void test_update_lists_all_shards_in_order_after_the_last_result(void **s
     f->hold_update = true;
     fx_pull(f, 1);
     fx_pull(f, 2);
-    fx_finish(f, 2); /* the later block first */
+    fx_finish(f, 2); /* the later block is finished first */
     assert_int_equal(fx_count(f, COORD_ACTION_UPDATE), 0);
     fx_finish(f, 1);
     const coord_action *a = fx_last(f, COORD_ACTION_UPDATE);
@@ -66,7 +66,7 @@ static void test_no_lease_of_the_next_step_before_the_update(void **state) {
     fx_pull(f, 1);
     fx_finish(f, 1);
     assert_null(fx_pull(f, 1));
-    fx_job_event(f, COORD_EVENT_UPDATED, 1); /* without a step number, so not the requested one */
+    fx_job_event(f, COORD_EVENT_UPDATED, 1); /* not the requested update: it has no step */
     assert_false(f->lease[1].type);
     fx_send(f, (coord_event){.type = COORD_EVENT_UPDATED, .job = 1, .step = 1, .ok = true});
     assert_int_equal(f->lease[1].type, COORD_ACTION_LEASE);
@@ -219,7 +219,7 @@ static void test_strikes_outlive_the_connection_and_end_with_the_job(void **stat
     }
 }
 
-/* The answer to its last call was lost, so it sends the same result again. */
+/* A worker sends the same result again if the answer to its last call was lost. */
 static void test_repeated_result_is_not_a_strike(void **state) {
     (void)state;
     fixture *f = start(2);
@@ -393,7 +393,7 @@ static void test_slow_worker_may_still_win(void **state) {
     fx_pull(f, 2);
     fx_finish(f, 2);
     fx_pull(f, 2);
-    fx_tick(f, 6000); /* held too long, so answered with NOTHING */
+    fx_tick(f, 6000); /* the PULL was held too long and is answered with NOTHING */
     fx_pull(f, 2);
     assert_int_equal(f->lease[2].lease.first, 0);
     coord_event twin = fx_result_of(f, &f->lease[2]);
@@ -405,7 +405,8 @@ static void test_slow_worker_may_still_win(void **state) {
     fx_destroy(f);
 }
 
-/* The second result, of a copy, has another kind than the lease, so it cannot be compared. */
+/* The second result, which is of a copy, has another kind than its lease, so it cannot be compared.
+ */
 static void test_late_result_of_another_kind_is_not_compared(void **state) {
     (void)state;
     fixture *f = start(2);
@@ -509,7 +510,7 @@ static void test_failed_block_is_computed_by_another_worker(void **state) {
     fx_destroy(f);
 }
 
-/* The worker's lease cannot be computed. */
+/* The worker reports that it cannot compute its lease. */
 static void cannot(fixture *f, uint64_t worker, const char *why) {
     coord_event e = fx_result_of(f, &f->lease[worker]);
     e.result.failed = true;
@@ -534,7 +535,7 @@ static void test_job_continues_although_some_workers_cannot_compute_it(void **st
     assert_int_equal(f->state[1], COORD_RUNNING);
     for (uint64_t w = 1; w <= 3; w++) assert_int_equal(f->lease[w].type, 0);
     fx_gone(f, 3);
-    fx_join(f, 3, 1, 7); /* with more memory, perhaps */
+    fx_join(f, 3, 1, 7); /* the new session may have more memory */
     bool computes = false;
     for (int i = 0; i < 10 && !computes; i++) {
         fx_work(f, 5, 1);
@@ -579,7 +580,7 @@ static void judge(fixture *f, bool failed) {
     fx_send(f, e);
 }
 
-/* Workers 1 and 2 have one strike each, and complete the job. */
+/* Checks that workers 1 and 2 have one strike each, and that they complete the job. */
 static void assert_both_refuted(fixture *f) {
     coord_worker_view view;
     for (uint64_t w = 1; w <= 2; w++) {
@@ -595,7 +596,7 @@ static void test_coordinator_computes_blocks_that_all_workers_cannot(void **stat
     fixture *f = fx_create((coord_core_config){.can_recompute = true});
     fx_join_many(f, 2);
     fx_add(f, fx_info(1));
-    for (int block = 0; block < 6; block++) { /* three steps, with far more than three reports */
+    for (int block = 0; block < 6; block++) { /* three steps, many more than 3 reports */
         for (uint64_t w = 1; w <= 2; w++)
             if (fx_pull(f, w)) cannot(f, w, "out of memory");
         judge(f, false);
@@ -685,7 +686,7 @@ static void test_job_fails_when_all_workers_have_failed_a_block(void **state) {
     fx_destroy(f);
 }
 
-/* Reasons why a result is malformed. */
+/* Checks that a result that `spoil` has changed is malformed for this reason. */
 static void check_wrong_form(void (*spoil)(coord_event *), const char *reason) {
     fixture *f = fx_create((coord_core_config){.strikes_max = 3});
     fx_join_many(f, 2);
@@ -763,7 +764,8 @@ static void test_two_equal_non_finite_results_are_divergence(void **state) {
     fx_destroy(f);
 }
 
-/* COMPUTE fails, so the two workers that agree are believed, as without a judge. */
+/* If COMPUTE fails, two workers that agree are believed, as if the coordinator could not compute.
+ */
 static void test_divergence_is_accepted_if_the_coordinator_cannot_compute(void **state) {
     (void)state;
     fixture *f = fx_create((coord_core_config){.can_recompute = true});
@@ -779,8 +781,8 @@ static void test_divergence_is_accepted_if_the_coordinator_cannot_compute(void *
     fx_destroy(f);
 }
 
-/* All slots were taken, or there was no memory: the coordinator tries again, and decides later
- * questions, too. */
+/* If all slots are taken or there is no memory, the coordinator tries to compute the block again
+ * later. Afterwards it can also decide later disputes. */
 static void test_coordinator_without_room_computes_the_block_later(void **state) {
     (void)state;
     fixture *f = fx_create((coord_core_config){.can_recompute = true});
@@ -886,7 +888,8 @@ static void test_gradient_rejected_twice_is_divergence(void **state) {
 
 /* ---- short batches ---- */
 
-/* 203 samples, batch 100, 8 shards: the third step has 3 samples, so 5 shards are absent. */
+/* A job of 203 samples, in batches of 100 and 8 shards. Its third step has 3 samples, so 5 shards
+ * are absent. */
 static coord_job_info short_info(void) {
     coord_job_info info = fx_info(1);
     info.train_samples = 203;

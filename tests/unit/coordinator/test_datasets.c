@@ -112,8 +112,8 @@ static void test_failed_removal_on_a_full_disk_can_be_repeated(void **state) {
     assert_false(has_pack(p, a));
 }
 
-/* Whichever system call fails, the names and the pack are all there or all gone, even after a
- * restart. */
+/* Each system call fails once. Afterwards, also after a restart, either all names and the pack
+ * exist or none of them. */
 static void test_failed_removal_of_a_file_keeps_all_names(void **state) {
     place *p = *state;
     for (int k = 1; k <= 2; k++) {
@@ -152,7 +152,7 @@ static void test_interrupted_removal_is_undone_or_completed_at_the_next_start(vo
     }
 }
 
-/* A job's data set without row and pack is uploaded again, then the job ends. */
+/* A job's data set has lost its row and its pack. It is uploaded again, and then the job ends. */
 static void test_job_may_use_a_data_set_without_a_row(void **state) {
     place *p = *state;
     cop_error error = {0};
@@ -202,7 +202,7 @@ static void test_invalid_data_set_rows_are_skipped(void **state) {
     assert_string_equal(names_of(p), "x");
 }
 
-/* As written by store version 3. */
+/* The index is as an older coordinator with a store of version 3 has written it. */
 static void test_text_index_of_older_versions_is_imported_once(void **state) {
     place *p = *state;
     cop_error error = {0};

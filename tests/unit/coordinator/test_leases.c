@@ -12,7 +12,7 @@ static void test_one_outlier_does_not_change_the_expected_time(void **state) {
     coord_lease_times lease_times[LEASE_TIMES_KINDS] = {0};
     for (int i = 0; i < 20; i++) lease_times_note(lease_times, 7, 100e6 + i % 3 * 1e6);
     double before = lease_times_patience_ns(lease_times_find(lease_times, 7), 1);
-    assert_false(lease_times_note(lease_times, 7, 60e9)); /* frozen for a minute */
+    assert_false(lease_times_note(lease_times, 7, 60e9)); /* the worker froze for a minute */
     const coord_lease_times *s = lease_times_find(lease_times, 7);
     assert_true(s->median >= 100e6f && s->median <= 102e6f);
     assert_true(lease_times_patience_ns(s, 1) < 1.1 * before);
@@ -67,7 +67,7 @@ static void test_deadline_follows_each_workers_own_times(void **state) {
 
 /* ---- shards in proportion ---- */
 
-/* Shards per second of the pool, divided by the sum over single workers. */
+/* Returns the pool's shards per second, divided by the sum of what its workers would do alone. */
 static double efficiency(const uint64_t *shard_ns, const uint32_t *threads, uint32_t workers,
                          uint32_t shards, double jitter) {
     virtual_pool *p = vp_create((coord_core_config){.speculate = true}, workers, 5);
@@ -118,8 +118,8 @@ static void test_very_slow_worker_does_not_delay_the_step(void **state) {
     assert_true(efficiency(turned, one, 2, 8, 0) >= 0.85);
 }
 
-/* It is so slow that its results come after others have done its blocks: without known times, a
- * lease is overdue after 8 times the usual time. */
+/* The worker is so slow that others have done its blocks before its results come. While its times
+ * are not known, its lease is overdue after 8 times the usual time. */
 static void test_time_of_a_worker_that_is_always_late_is_learnt(void **state) {
     (void)state;
     const uint32_t one[4] = {1, 1, 1, 1};
@@ -134,7 +134,8 @@ static void test_time_of_a_worker_that_is_always_late_is_learnt(void **state) {
     assert_true(few >= 0.85);
 }
 
-/* One worker at a time: the others idle when a block appears, the slow ones the longest. */
+/* Only one worker computes at a time. The others are idle when a block appears, and the slow ones
+ * have been idle the longest. */
 static void test_slow_worker_is_not_preferred_after_a_long_idle_time(void **state) {
     (void)state;
     virtual_pool *p = vp_create((coord_core_config){.lease_floor_ns = 500 * VP_MS}, 5, 6);
@@ -197,7 +198,7 @@ static void test_idle_workers_copy_the_block_of_a_stalled_one(void **state) {
                   quick, (unsigned long long)with, slow, (unsigned long long)without);
     assert_true(with > 0 && without > 0);
     assert_true(slow >= 250);  /* the shortest deadline */
-    assert_true(quick <= 120); /* 20 as usual, late after 25, next tick within 50, copy 20 */
+    assert_true(quick <= 120); /* 25 until it is late, at most 50 until the tick, 20 for the copy */
 }
 
 static void test_no_copies_among_steady_equals(void **state) {
@@ -241,8 +242,9 @@ static const double audits[] = {0, 0.05, 1};
 static const coord_core_config audited_config = {
     .speculate = true, .can_recompute = true, .secret = {0x1234567, 0x89abcdef}};
 
-/* Steps per second of `workers` that compute a shard per millisecond, the last one as slow as
- * `slow` says; and its longest time until a deadline after its speed was known. */
+/* Returns the steps per second of `workers` workers, which compute a shard per millisecond, except
+ * the last one, which is `slow`. Also returns the longest time until a deadline that the slow
+ * worker gets after its speed is known. */
 static double pace(uint32_t workers, double audit, vp_worker slow, uint64_t steps,
                    uint64_t *longest_ns) {
     virtual_pool *p = vp_create(audited_config, workers, 7);
@@ -264,7 +266,8 @@ static double pace(uint32_t workers, double audit, vp_worker slow, uint64_t step
     return (double)steps / seconds;
 }
 
-/* The speed of the pool without it, minus the cost of measuring it. */
+/* Checks that with a slow worker the pool is as fast as without it, apart from the cost of
+ * measuring the slow worker. */
 static void check_pace(const char *what, vp_worker slow) {
     for (uint32_t workers = 4; workers <= 8; workers += 4)
         for (int i = 0; i < AUDITS; i++) {
@@ -290,7 +293,7 @@ static void test_worker_does_not_lengthen_its_own_deadline_at_any_audit(void **s
     check_pace("at 93 % of its deadline", (vp_worker){.of_deadline = 0.93});
 }
 
-/* There is no other worker to compare it with. */
+/* With a single worker there is no other to compare its times with. */
 static void test_single_worker_does_not_lengthen_its_own_deadline(void **state) {
     (void)state;
     virtual_pool *p = vp_create(audited_config, 1, 7);

@@ -15,7 +15,7 @@
 
 #define REQUESTS 300 /* of one method: more than any share */
 #define RUNNING  7   /* a note of a job that runs */
-#define ENDED    8   /* ... and of one that is completed */
+#define ENDED    8   /* a note of a job that is completed */
 
 static fuzz_world world;
 
@@ -97,7 +97,7 @@ static void look_for_tasks(coord_server *server) {
     tasks_are_running = server->api->tasks > 0;
 }
 
-/* Until the API has no work. */
+/* Waits until the API has no work. */
 static void wait_for_tasks(void) {
     do {
         on_loop(look_for_tasks);
@@ -105,9 +105,7 @@ static void wait_for_tasks(void) {
     } while (tasks_are_running);
 }
 
-/* ---- the thread pool, which has one thread here, and the compute threads, of which there is one
- * ----
- */
+/* ---- blocking the thread pool and the compute threads: here each has a single thread ---- */
 
 static uv_sem_t gate;
 static uv_work_t blocker;
@@ -166,7 +164,7 @@ static const char a_job[] = "name: limits\n"
                             "train: {steps: 2, batch: 4, shards: 1}\n"
                             "optimizer: {sgd: {rate: 0.1}}\n";
 
-/* A request that takes as long as it can; each has another key. */
+/* Packs a request of this method that takes as long as possible. Each has a different key. */
 static cop_buffer *pack_request(uint32_t method, uint32_t number) {
     uint8_t key[COORD_EVALUATION_KEY] = {(uint8_t)number, (uint8_t)(number >> 8), 1};
     uint64_t ended = ENDED;
@@ -254,7 +252,7 @@ static int share_of(uint32_t method) {
 }
 
 static void flood(uint32_t method, const char *name) {
-    /* Those that arrive after the store has removed the job fail at once. */
+    /* Requests that arrive after the store has removed the job fail at once. */
     const bool control = method == COPPICE__API__METHOD__CONTROL_JOB;
     const int share = share_of(method);
     on_loop(add_notes);
@@ -270,7 +268,7 @@ static void flood(uint32_t method, const char *name) {
     call("other", COPPICE__API__METHOD__LIST_DATA, 0);
     assert_int_equal(atomic_load(&unanswered), open + 1);
     uv_sem_post(&gate);
-    for (int i = 0; i < 2000 && atomic_load(&unanswered); i++) { /* a log may be read just now */
+    for (int i = 0; i < 2000 && atomic_load(&unanswered); i++) { /* a task may read a log */
         wait_for_tasks();
         on_loop(lose_connection);
         cop_clock_sleep_ms(1);
@@ -412,7 +410,7 @@ static void test_held_pull_keeps_no_bytes(void **state) {
     assert_int_equal(atomic_load(&unanswered), 0);
 }
 
-/* The gradients that somebody holds besides this test. */
+/* Counts the gradients that the coordinator still holds. */
 static int count_held(cop_buffer *const *gradients, int count) {
     int held = 0;
     for (int i = 0; i < count; i++) held += gradients[i]->references > 1;
@@ -494,13 +492,14 @@ static void test_result_of_unknown_kind_is_a_strike(void **state) {
 static int start(void **state) {
     (void)state;
     fuzz_world_start(&world);
-    /* Only asked whether identities are certificates: nothing listens. */
+    /* Not used for a connection: a value that is not NULL means that identities are certificates.
+     */
     world.server->config.tls = (const cop_tls *)(const void *)&world;
     uv_sem_init(&gate, 0);
     return 0;
 }
 
-/* Without its job, whose step nobody would finish. */
+/* Cancels the jobs, because nobody would finish their steps, and a stop waits for that. */
 static void cancel_jobs(coord_server *server) {
     for (uint64_t job = 1; job < 3; job++) {
         const coord_event cancel = {.type = COORD_EVENT_JOB_CANCEL, .job = job};

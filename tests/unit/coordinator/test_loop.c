@@ -11,13 +11,13 @@
 #include "common/base/log.h"
 #include "coordinator/engine/engine.h"
 
-/* For a missing job: the core accepts it and has nothing to do. */
+/* Makes a result for a job that does not exist. The core accepts it and does nothing. */
 static coord_event result_of(uint64_t worker) {
     return (coord_event){.type = COORD_EVENT_RESULT, .worker = worker, .job = 1};
 }
 
-/* While no memory can be allocated, results of workers fill the queue; results that the coordinator
- * computed itself still have a place. */
+/* While no memory can be allocated, results of workers fill the queue. Results that the coordinator
+ * has computed itself must still get a place. */
 static void test_own_events_have_reserved_places_in_a_full_queue(void **state) {
     (void)state;
     coord_engine *engine = calloc(1, sizeof *engine);

@@ -16,7 +16,7 @@ static int compare(const void *a, const void *b) {
     return (x > y) - (x < y);
 }
 
-/* Never below the true value, and at most an eighth above it. */
+/* A percentile of the histogram is never below the true value, and at most an eighth above it. */
 static void test_latency_percentiles_match_the_sorted_values(void **state) {
     (void)state;
     enum { COUNT = 20000 };

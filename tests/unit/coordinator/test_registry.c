@@ -132,7 +132,8 @@ static void test_any_message_counts_as_a_heartbeat(void **state) {
     fx_destroy(f);
 }
 
-/* The tick comes before the heartbeats that arrived meanwhile. */
+/* After a stop, the first tick comes before the coordinator has read the heartbeats that arrived
+ * during the stop. */
 static void test_stopped_coordinator_reads_messages_before_it_gives_workers_up(void **state) {
     (void)state;
     fixture *f = with_heartbeats();
@@ -166,7 +167,7 @@ static void test_returning_worker_that_was_given_up_is_unknown(void **state) {
     fx_pull(f, 1);
     assert_true(fx_last(f, COORD_ACTION_NOTHING)->nothing.unknown);
     f->request[1] = 0;
-    fx_gone(f, 1); /* the host's late notice is harmless */
+    fx_gone(f, 1); /* the host reports it later; this has no effect */
     fx_destroy(f);
 }
 

@@ -219,7 +219,7 @@ static void test_overdue_follows_the_latest_deadline(void **state) {
     round_fini(&r);
 }
 
-/* Two results are needed, so one overdue lease delays the block. */
+/* The block needs two results, so a single overdue lease delays it. */
 static void test_audited_block_is_overdue_when_either_lease_is(void **state) {
     (void)state;
     coord_round r = begun(8, 8, 100);
@@ -253,7 +253,7 @@ static void test_reopened_block_is_pending_again_and_returns_its_slot(void **sta
     finish_with(&r, 0, 0, &(round_vote){.worker = 1, .lease = 10, .slot = 77});
     assert_int_equal(round_reject(&r, 0, 0, 50), 77);
     round_check(&r);
-    assert_int_equal(pick(&r, 1, 49, false), 1); /* not to the same worker, for a while */
+    assert_int_equal(pick(&r, 1, 49, false), 1); /* for a while, not to the same worker */
     give(&r, 1, 2, 11, 100);
     assert_int_equal(pick(&r, 1, 49, false), -1);
     assert_int_equal(pick(&r, 1, 49, true), 0); /* unless it is the only one */
@@ -281,7 +281,7 @@ static void test_evaluation_is_cut_into_slices_of_1000(void **state) {
     round_fini(&r);
 }
 
-/* The same bits for every partition into nodes; absent shards are skipped. */
+/* The loss has the same bits for every partition into nodes. Absent shards are skipped. */
 static void test_loss_does_not_depend_on_the_partition(void **state) {
     (void)state;
     for (uint32_t shards = 1; shards <= 40; shards++)

@@ -12,9 +12,9 @@ static coord_job_info long_info(uint64_t job, int priority) {
     return info;
 }
 
-/* Gives `leases` leases to `workers` workers in turn; a shard of job j costs cost[j] ms. Returns
- * the compute time of each job. Worker w claims claims[w] ns for each lease (NULL: the true time).
- */
+/* Gives `leases` leases to `workers` workers in turn. A shard of job j takes cost[j] ms. Returns
+ * the compute time of each job. Worker w claims claims[w] ns for each lease; if `claims` is NULL,
+ * it claims the true time. */
 static void share_out_claimed(fixture *f, uint32_t workers, uint32_t leases, const double *cost,
                               const uint64_t *claims, double *spent) {
     for (uint32_t i = 0; i < leases;) {
@@ -86,8 +86,8 @@ static void test_equal_jobs_get_equal_compute_time(void **state) {
     }
 }
 
-/* Each of two equal workers mostly computes for one job, because a worker with the weights is
- * preferred. One of them claims to have computed for centuries. */
+/* A job prefers a worker that has its weights, so each of the two equal workers mostly computes for
+ * one of the jobs. One worker claims to have computed for centuries. */
 static void test_absurd_claim_does_not_change_the_shares(void **state) {
     (void)state;
     const uint64_t claims[] = {UINT64_MAX, UINT64_MAX / 2 + 1, 10000000000000000u};
@@ -107,7 +107,7 @@ static void test_absurd_claim_does_not_change_the_shares(void **state) {
     }
 }
 
-/* A worker that claims no computing time for one job would give that job all of itself. */
+/* If a claim of no computing time were believed, the worker would work for this job only. */
 static void test_claim_of_no_time_does_not_take_the_pool(void **state) {
     (void)state;
     fixture *f = fx_create((coord_core_config){0});
@@ -218,7 +218,7 @@ static void test_job_of_higher_priority_replaces_a_lower_one(void **state) {
     info.priority = 1;
     fx_add(f, info);
     fx_work_to(f, 1, 3, 1);
-    assert_int_equal(f->state[2], COORD_QUEUED); /* the youngest with lower priority */
+    assert_int_equal(f->state[2], COORD_QUEUED); /* the youngest of the jobs with lower priority */
     assert_int_equal(f->state[1], COORD_RUNNING);
     assert_int_equal(f->checkpoint[2].job, 2); /* its state is saved */
     f->loaded_step = f->checkpoint[2].step;
@@ -344,8 +344,8 @@ static double seconds(void) {
     return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
 }
 
-/* Seconds for an event (a request, a result) with this many queued jobs: the best of five rounds.
- */
+/* Returns the seconds that an event (a request or a result) takes with this many queued jobs, in
+ * the best of five rounds. */
 static double seconds_per_event(uint64_t jobs) {
     enum { WORKERS = 500, ROUNDS = 5, EVENTS = 10000 };
     fixture *f = fx_create((coord_core_config){0});
@@ -383,8 +383,8 @@ static double seconds_per_event(uint64_t jobs) {
     return best;
 }
 
-/* Compares two times of the same run, so that the machine does not matter. A decision that walks
- * through the queue would take hundreds of times longer. */
+/* Compares two times of the same run, so that the speed of the machine does not matter. A decision
+ * that looked at all queued jobs would take hundreds of times longer. */
 static void test_queued_jobs_do_not_slow_decisions_down(void **state) {
     (void)state;
     const double few = seconds_per_event(10), many = seconds_per_event(10000);

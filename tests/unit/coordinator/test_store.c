@@ -89,7 +89,7 @@ static void add_epoch(coord_store *s, uint64_t job, uint64_t step, double epoch,
             .step = step, .epoch = epoch, .train_loss = loss, .train_error = error});
 }
 
-/* Of the test part, after a second. */
+/* Adds an evaluation of the test part, after one second of training. */
 static void add_evaluation(coord_store *s, uint64_t job, uint64_t step, double loss, double error) {
     coord_store_add_evaluation(
         s, job,
@@ -176,7 +176,7 @@ static void test_key_and_fingerprint_of_a_job_survive_a_reopen(void **state) {
     coord_store_close(s);
 }
 
-/* As written by version 1, without later columns. */
+/* A store as version 1 has written it, without columns that were added later. */
 static void test_store_of_version_1_is_migrated(void **state) {
     coord_store *s = open_store(*state);
     add_job(s, 7, "old", NULL);
@@ -548,7 +548,7 @@ static void test_missing_folder_is_an_error_with_the_path(void **state) {
     assert_non_null(strstr(error.text, "nowhere"));
 }
 
-/* Damage at any place gives an error or the rows, but no crash. */
+/* If any page is damaged, reading gives an error or the rows, but never crashes. */
 static void test_damaged_pages_are_errors(void **state) {
     const place *p = *state;
     coord_store *s = open_store(p);
@@ -638,7 +638,8 @@ static void note_result(void *context, cop_err result, const char *text) {
     *(cop_err *)context = result;
 }
 
-/* A lost state would restart an ended job; states in the wrong order would undo a cancel. */
+/* No state may be lost, because an ended job would start again. States must stay in order, because
+ * otherwise a cancel could be undone. */
 static void test_states_wait_in_order_while_the_disk_is_full(void **state) {
     coord_store *s = open_store(*state);
     const struct sigaction ignore = {.sa_handler = SIG_IGN};
@@ -677,7 +678,7 @@ static void test_durable_writes_are_stored_without_memory(void **state) {
     coord_store_set_fingerprint(s, 1, 77);
     coord_store_set_state(s, 1, COORD_PAUSED, "");
     cop_alloc_fail_at(0);
-    const cop_err flushed = coord_store_flush(s); /* metrics are lost, and this is reported once */
+    const cop_err flushed = coord_store_flush(s); /* fails once, because metrics are lost */
     const cop_err again = coord_store_flush(s);
     coord_store_close(s);
     cop_log_configure(COP_LOG_INFO, false);
@@ -767,7 +768,8 @@ static void test_acknowledged_jobs_survive_kill_9(void **state) {
     }
 }
 
-/* The loop never waits: queueing is fast even while the writer is blocked. */
+/* The loop thread never waits for the disk: to queue a write is fast even while the writer thread
+ * is blocked. */
 static void test_writes_do_not_wait_for_the_disk_and_are_limited(void **state) {
     const place *p = *state;
     coord_store *s = open_store(p);

@@ -34,8 +34,8 @@ static uint64_t dice_count =
 
 typedef enum fact { JOB_1, STEPS_OF_1, JOB_2, PAUSE_OF_2, REMOVAL_OF_1, JOB_3, FACTS } fact;
 
-/* For each fact: the number of file changes when it was acknowledged; UINT32_MAX: not acknowledged,
- * or refused. */
+/* For each fact, the number of file changes before its acknowledgement. UINT32_MAX: it was refused
+ * or not acknowledged. */
 typedef struct acknowledged {
     _Atomic uint32_t at[FACTS], removing; /* removing: when the removal of job 1 began */
     atomic_int answers;
@@ -123,8 +123,8 @@ static int64_t number(const char *path, const char *sql) {
     return value;
 }
 
-/* Checks that the store opens, is sound, and has all that was acknowledged after up to `changes`.
- */
+/* Checks that the store opens, is sound, and has everything that was acknowledged within the first
+ * `changes` changes. */
 static void check(const char *path, const acknowledged *t, uint32_t changes, const char *where) {
     coord_store *s = NULL;
     coord_store_job job;
@@ -207,7 +207,7 @@ static void test_every_acknowledged_row_survives_a_crash_at_any_point(void **sta
 
 /* ---- failing calls ---- */
 
-/* Two runs; in the second one nothing fails. */
+/* Makes two runs on the same files. In the first one a call fails, in the second one none. */
 static void run_with_a_fault(void (*arm)(uint32_t n), uint32_t n, const char *what) {
     acknowledged t;
     place p;

@@ -115,8 +115,8 @@ static void test_no_identity_can_use_all_uploads(void **state) {
     place *p = *state;
     for (unsigned char i = 0; i < 4; i++) assert_int_equal(offer_as(p, "a", i), COP_OK);
     assert_int_equal(offer_as(p, "a", 4), COP_ERR_LIMIT);
-    assert_int_equal(offer_as(p, "a", 3), COP_OK); /* it continues */
-    assert_int_equal(offer_as(p, "b", 3), COP_OK); /* and still belongs to the first owner */
+    assert_int_equal(offer_as(p, "a", 3), COP_OK); /* continues its upload */
+    assert_int_equal(offer_as(p, "b", 3), COP_OK); /* the upload still belongs to the first owner */
     assert_int_equal(offer_as(p, "b", 4), COP_OK);
     close_place(p);
     open_place(p);
@@ -156,7 +156,7 @@ static void test_quota_includes_running_uploads(void **state) {
     assert_int_equal(make_offer(p, &o, "b", b, PACK - 1, 1, &complete, &missing, &error), COP_OK);
 }
 
-/* Another client announces the same set with other chunks; this does not disturb the upload. */
+/* Another client offers the same digest with other chunks. This does not disturb the upload. */
 static void test_other_announcement_of_a_set_keeps_the_chunks_of_an_upload(void **state) {
     place *p = *state;
     cop_error error = {0};
@@ -192,8 +192,8 @@ static void test_other_announcement_of_a_set_keeps_the_chunks_of_an_upload(void 
     assert_int_equal(count, 0); /* the set is complete, so no upload is left */
 }
 
-/* Chunks of 4 MiB: chunks from before a restart are not sent again. The bytes are not the announced
- * set. */
+/* The chunks have 4 MiB. Chunks that arrived before a restart are not sent again. In the end the
+ * bytes are not those of the offered digest. */
 static void test_upload_continues_after_a_restart_and_an_invalid_one_is_dropped(void **state) {
     place *p = *state;
     cop_error error = {0};

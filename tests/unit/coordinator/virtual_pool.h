@@ -37,13 +37,13 @@ typedef struct vp_worker {
     uint64_t late_ns;    /* added to the time of each lease */
     double of_deadline;  /* > 0: each lease takes this fraction of the time until its deadline */
     double claim;        /* > 0: it claims this many times its computing time */
-    uint64_t longest_ns; /* the longest time that a lease gave it until the deadline */
+    uint64_t longest_ns; /* the longest time from one of its leases to the deadline */
     bool alive;
     bool idle; /* its PULL is not answered with a lease yet */
     coord_action lease;
     uint64_t weights;        /* weights of the lease's version */
     uint64_t has_job;        /* the job whose weights it has */
-    uint64_t has_weights;    /* name of these weights; it is sent only other weights */
+    uint64_t has_weights;    /* name of the weights that it has */
     uint64_t shards, leases; /* number of computed shards, or samples, and of leases */
     uint64_t wrong;          /* number of wrong results */
     uint64_t idle_since_ns;  /* when it pulled last */
@@ -108,8 +108,8 @@ typedef struct virtual_pool {
     vp_named named[VP_NAMES];         /* the newest weights for each hash of job and name */
     uint64_t core_steps;              /* number of events that the core has taken */
     uint64_t recomputed;              /* leases that the coordinator has computed itself */
-    bool diverges;                    /* no gradient is finite, whoever computes it */
-    uint64_t diverges_at;             /* in this step, no gradient is finite, whoever computes it */
+    bool diverges;                    /* no gradient is finite, on any worker */
+    uint64_t diverges_at;             /* in this step, no gradient is finite, on any worker */
     uint64_t overflows_at;            /* in this step, the sum of the gradients is not finite */
     uint64_t digests[COP_SHARDS_MAX]; /* hashes of an update's gradients whose sum is not finite */
     char warnings[16384];             /* texts of all warnings, one per line */
@@ -188,8 +188,8 @@ static inline uint64_t vp_keep(virtual_pool *p, uint64_t value) {
     return p->slots;
 }
 
-/* A name must always mean the same weights, because weights are not sent again to a worker that has
- * weights of this name. */
+/* Checks that a name always means the same weights. A worker that has weights of this name is not
+ * sent the weights again. */
 static inline void vp_check_name(virtual_pool *p, const coord_action *a, uint64_t weights) {
     uint64_t name = coord_weights_name(a);
     vp_named *n = &p->named[(name + a->job) % VP_NAMES];

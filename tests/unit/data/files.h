@@ -62,7 +62,7 @@ static inline cop_data *data_load(const char *format, const cop_data_input *inpu
     return data;
 }
 
-/* Loading must fail with this code, and the message must contain `text`. */
+/* Checks that loading fails with this code, and that the message contains `text`. */
 static inline void data_refuse(const char *format, const cop_data_input *input, cop_err code,
                                const char *text) {
     cop_data *data = NULL;
@@ -81,7 +81,7 @@ static inline void data_survives_failed_allocations(const char *format,
                                                     const cop_data_input *input) {
     const cop_data_format *f = cop_data_format_find(format);
     for (uint64_t n = 2; n < 2000; n++) {
-        const uint64_t k = n / 2; /* only this one, then this one and all later ones */
+        const uint64_t k = n / 2; /* in every second run, all later ones fail, too */
         cop_data *data = NULL;
         cop_error error = {0};
         (n % 2 ? cop_alloc_fail_from : cop_alloc_fail_at)(k);

@@ -14,7 +14,7 @@
 static char root[64]; /* the temporary folder */
 
 static inline const char *path_of(const char *folder, const char *name) {
-    static char paths[64][256]; /* a text stays valid for 64 calls, more than a test makes */
+    static char paths[64][256]; /* a path stays valid for 64 calls, which is enough for a test */
     static int next;
     char *out = paths[next++ % 64];
     snprintf(out, sizeof paths[0], "%s/%s/%s", root, folder, name);
