@@ -71,7 +71,7 @@ static void test_errors_name_file_and_line(void **state) {
     refuse("1,0\n1,1\n", "3", "expected the number of a column, 1 to 2");
 }
 
-/* Formats of spreadsheets, R and pandas: the same content gives the same digest. */
+/* The same content gives the same digest, whether a spreadsheet, R or pandas has written it. */
 static void test_csv_dialects_give_the_same_data_set(void **state) {
     (void)state;
     static const char *const files[] = {
@@ -119,7 +119,8 @@ static void expect_classes(const char *text, const char *label, const char *name
     cop_data_destroy(data);
 }
 
-/* A word among numbers is a label, not a header, if the second line has a word there, too. */
+/* If the first line has one word among numbers, and the second line has a word in the same column,
+ * the word is a label and the first line is not a header. */
 static void test_labels_may_be_class_names(void **state) {
     (void)state;
     const int32_t labels[4] = {2, 0, 1, 2};

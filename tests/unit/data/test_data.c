@@ -98,8 +98,8 @@ static void test_pack_round_trip_and_damage(void **state) {
     assert_int_equal(b->train.count, 20);
     assert_memory_equal(b->test.labels, a->test.labels, 5 * 4);
     cop_data_destroy(b);
-    /* A shorter or longer pack, or one with a changed header byte, is refused, or it is still a
-     * valid pack of the same size; it never crashes. */
+    /* A pack that is shorter, longer, or has a changed byte in its header must be refused, or must
+     * be a valid pack of the same size. The reader must not crash. */
     for (size_t cut = 1; cut < 200; cut += 7)
         assert_int_not_equal(from_bytes(a->pack->data, a->pack->size - cut, &b), COP_OK);
     char *copy = cop_alloc_raw(a->pack->size);

@@ -128,7 +128,8 @@ static void test_unsuitable_pictures_are_refused_by_name(void **state) {
 
 /* ---- CIFAR, paths, statistics ---- */
 
-/* Names are stored after the pack: the digest covers only the tensors, and damage is detected. */
+/* The names of classes are stored after the pack. So the digest covers only the tensors, but damage
+ * of the names is detected, too. */
 static void test_class_names_are_stored_after_the_pack(void **state) {
     (void)state;
     put_picture("named", "cat", "1.png", 3, 10);
@@ -146,7 +147,7 @@ static void test_class_names_are_stored_after_the_pack(void **state) {
     char *bytes = NULL;
     size_t size = 0;
     assert_int_equal(cop_file_read(path, 1 << 20, &bytes, &size, NULL), COP_OK);
-    for (size_t more = 1; more < 24; more++) { /* not a complete trailer */
+    for (size_t more = 1; more < 24; more++) { /* the trailer is not complete */
         const cop_file_part part = {bytes, data->pack->size + more};
         assert_int_equal(cop_file_write(path, &part, 1, 0644, NULL), COP_OK);
         assert_int_equal(cop_data_load_pack(path, &again, &error), COP_ERR_CORRUPT);
@@ -226,7 +227,7 @@ static void test_statistics_use_only_the_training_rows(void **state) {
     cop_data_statistics(&view, mean, std);
     assert_true(mean[0] == 3 && mean[1] == 5);
     assert_true(std[0] > 1.632993161 && std[0] < 1.632993162);
-    assert_true(std[1] == 1); /* never varies */
+    assert_true(std[1] == 1); /* the values of this channel are all equal */
     cop_data_destroy(data);
 }
 

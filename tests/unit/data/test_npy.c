@@ -46,7 +46,7 @@ static void test_types_become_bytes_or_f32(void **state) {
     assert_int_equal(data->train.rank, 3);
     assert_int_equal(data->train.dims[0], 1);
     assert_int_equal(data->train.dims[2], 2);
-    assert_memory_equal(data->train.samples, values, sizeof values); /* no -0 */
+    assert_memory_equal(data->train.samples, values, sizeof values); /* -0 has become 0 */
     assert_int_equal(data->train.labels[0], 1);
     cop_data_destroy(data);
     put("x.npy", "{\"shape\":(2,3,1,1),'fortran_order':False,'descr':'|u1'}  \n", "abcdef", 6);
@@ -226,7 +226,7 @@ static void test_damaged_archives_are_refused(void **state) {
     refuse_archive(bytes, size - 1, "it has no directory");
     refuse_archive(bytes, 3, "it has no directory");
     refuse_archive(bytes, 1, "is not an NPZ file: it is a text file");
-    bytes[36]++; /* of the body */
+    bytes[36]++; /* changes a byte of the body */
     refuse_archive(bytes, size, "the content of x.npy is damaged");
     bytes[36]--;
     cop_store_u32(bytes + central + 42, 1000);

@@ -32,7 +32,7 @@ static size_t bytes_of(const pack_part *p) {
     return bytes;
 }
 
-/* A pack as a peer sends it: each part matches its header. */
+/* Makes a pack as a peer may send it. Each of its parts matches the header of that part. */
 static cop_buffer *make_pack(const pack_part parts[2]) {
     size_t size = 128;
     for (int i = 0; i < 2; i++)

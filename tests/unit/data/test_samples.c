@@ -105,7 +105,8 @@ static void test_npy_idx_csv_and_png_give_the_same_samples(void **state) {
     expect_values(&grey, file, make_png(file, sizeof file, PNG_FORMAT_GRAY, 3, 2), 1, values, NULL);
 }
 
-/* Channels last, by the job's option or because only that is possible, in both array formats. */
+/* The channels of an array are last if the job says so, or if no other order fits. Both array
+ * formats are tested. */
 static void test_samples_with_channels_last_are_reordered(void **state) {
     (void)state;
     const cop_data_form thin = {.type = COP_DATA_U8, .rank = 3, .dims = {3, 1, 2}, .classes = 10},

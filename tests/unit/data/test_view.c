@@ -40,7 +40,8 @@ static cop_data_selection stratified(uint32_t validation, uint32_t samples) {
     return (cop_data_selection){validation, samples, COP_SPLIT_STRATIFIED, true};
 }
 
-/* Counts both parts per class; checks that no row occurs twice and that both are sorted. */
+/* Counts the training rows and the validation rows of each class. Checks that no row occurs twice,
+ * and that both lists are sorted. */
 static void count(const cop_data_view *view, uint32_t *train, uint32_t *validation) {
     bool seen[512] = {false};
     assert_int_equal(cop_data_view_classes(view, train, validation, NULL), COP_OK);
@@ -167,7 +168,7 @@ static void test_split_depends_only_on_the_data(void **state) {
     cop_data_view a, b, c;
     int32_t labels[100];
     const cop_data_selection selection = stratified(20, 0);
-    for (int i = 0; i < 100; i++) labels[i] = i >= 51; /* other data, other rows */
+    for (int i = 0; i < 100; i++) labels[i] = i >= 51; /* with other labels, other rows are drawn */
     other = make_set(labels, 100, 2);
     assert_int_equal(cop_data_view_make(data, &selection, &a, NULL), COP_OK);
     assert_int_equal(cop_data_view_make(data, &selection, &b, NULL), COP_OK);

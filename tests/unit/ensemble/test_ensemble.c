@@ -19,7 +19,8 @@ static cop_ensemble *open_ensemble(cop_average average, int classes, int columns
 
 /* ---- figures ---- */
 
-/* Two members, two samples, two classes: probabilities .5 .5 and .8 .2; .9 .1 and .2 .8. */
+/* Two members, two samples and two classes. For the first sample the members have the probabilities
+ * (.5 .5) and (.8 .2), for the second one (.9 .1) and (.2 .8). */
 static void test_figures_by_hand(void **state) {
     (void)state;
     const float first[2 * 16] = {[0] = 0, [1] = (float)log(9), [16] = 0, [17] = 0},
@@ -41,7 +42,7 @@ static void test_figures_by_hand(void **state) {
     assert_true(f.wrong.value == 0.5); /* the first sample's label is 1, its class 0 */
     assert_true(fabs(f.nll.value + (log(0.35) + log(0.55)) / 2) < 1e-7);
     assert_true(fabs(f.brier.value - (2 * 0.65 * 0.65 + 2 * 0.45 * 0.45) / 2) < 1e-7);
-    assert_true(f.disagreement.value == 0.5);       /* both choose 0; one chooses 0, one 1 */
+    assert_true(f.disagreement.value == 0.5);       /* they agree on one of two samples */
     assert_true(fabs(f.wrong.error - 0.5) < 1e-12); /* sqrt(.25 / (2 - 1)) */
     assert_true(fabs(f.ece.value - (0.65 + 0.45) / 2) < 1e-7);
     cop_ensemble_destroy(e);
@@ -123,8 +124,9 @@ static void expect_uncertainty(const cop_ensemble_opinion *o, int class, double 
     assert_true(fabs(o->variation - variation) < 1e-15);
 }
 
-/* Three samples, three members: all agree and are uncertain (information 0); each is certain of
- * another class (all entropy is information); two against one. */
+/* Three members and three samples. On the first sample all members agree and are uncertain, so the
+ * information is 0. On the second one each is certain of a different class, so the whole entropy is
+ * information. On the third one two members agree against one. */
 static void test_uncertainty_figures_by_hand(void **state) {
     (void)state;
     const float sure = 1000, two = (float)log(2), eight = (float)log(8);
@@ -149,8 +151,8 @@ static void test_uncertainty_figures_by_hand(void **state) {
     cop_ensemble_destroy(e);
 }
 
-/* The class is that of the mean, not necessarily the most frequent one. A single member has no
- * disagreement. */
+/* The class is the one with the largest mean probability, which need not be the one that most
+ * members choose. With a single member there is no disagreement. */
 static void test_class_is_that_of_the_mean_probability(void **state) {
     (void)state;
     const float slightly[2 * 16] = {[0] = 0.1f}, much[2 * 16] = {[16] = 5};
@@ -222,7 +224,7 @@ static void small_close(small *s) {
     cop_free(s->rows);
 }
 
-/* ln softmax of logits [CLASSES][ld] into out [CLASSES * SAMPLES]. */
+/* Writes ln softmax of the logits [CLASSES][ld] to out [CLASSES * SAMPLES]. */
 static void log_probabilities(const float *z, int ld, double *out) {
     for (int c = 0; c < SAMPLES; c++) {
         double sum = 0;
@@ -231,7 +233,8 @@ static void log_probabilities(const float *z, int ld, double *out) {
     }
 }
 
-/* Over all 2^N masks, by their probability: mean of p (arithmetic), mean of ln p (geometric). */
+/* Computes the mean of p (arithmetic) and the mean of ln p (geometric) over all 2^N masks, weighted
+ * by their probabilities. */
 static void enumerate(small *s, double *arithmetic, double *geometric) {
     const double scale = s->variant == COP_VARIANT_INVERTED ? 1 / (1 - s->p) : 1;
     const cop_eval_place place = {.seed = 1};
@@ -300,7 +303,8 @@ static double distance(small *s, uint32_t first, uint32_t count, const double *e
     return sum;
 }
 
-/* Mean over 64 ensembles of each size: four times the members give half the distance. */
+/* Averages the distance over 64 ensembles of each size. With four times as many members, it must be
+ * half as large. */
 static void test_arithmetic_mean_converges_as_1_over_sqrt_k(void **state) {
     (void)state;
     for (int trial = 0; trial < 4; trial++) {

@@ -25,7 +25,7 @@ static void test_mean_and_deviation_by_hand(void **state) {
     const double deviations[4] = {sqrt(14.0 / 2), 0, 2, sqrt(6.0 / 2)};
     cop_moments *s = open_spread(2, false, 3);
     cop_moments_begin(s, 3);
-    cop_moments_add(s, members[1], 4); /* this sum is discarded */
+    cop_moments_add(s, members[1], 4); /* the next begin forgets this member */
     cop_moments_begin(s, 2);
     for (int m = 0; m < 3; m++) {
         cop_moments_add(s, members[m], 4);

@@ -69,7 +69,7 @@ static cop_ensemble_figures get(const cop_ensemble_slices *t, uint32_t index) {
     return f;
 }
 
-/* All samples as one batch. */
+/* Computes the figures by their definition, with all samples as one batch. */
 static cop_ensemble_figures by_definition(cop_average average, uint32_t members) {
     cop_ensemble *e = NULL;
     cop_ensemble_sums sums = {0};

@@ -41,8 +41,8 @@ static void save(job_fixture *f, uint64_t step) {
     assert_int_equal(cop_checkpoint_save(f->job, f->folder, &c, NULL), COP_OK);
 }
 
-/* Loads a checkpoint, which must equal the saved one; returns its step, or 0 with a reason in
- * notes. */
+/* Loads a checkpoint and checks that it equals the saved one. Returns its step; 0: none could be
+ * loaded, and `notes` has the reason. */
 static uint64_t load(job_fixture *f, cop_str *notes) {
     float *weights = new_floats(f->job), *states[2] = {new_floats(f->job), NULL};
     cop_checkpoint c;
@@ -64,7 +64,7 @@ static uint64_t load(job_fixture *f, cop_str *notes) {
     return e ? 0 : c.step;
 }
 
-/* Calls `visit` with each bit of the file flipped in turn; returns the number of bits. */
+/* Flips each bit of the file in turn, and calls `visit` each time. Returns the number of bits. */
 static uint64_t flip_all(job_fixture *f, const char *name,
                          void (*visit)(job_fixture *f, const char *name, size_t byte, int bit)) {
     char *path = cop_path_join(f->folder, name), *bytes;

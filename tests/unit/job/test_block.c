@@ -53,7 +53,8 @@ static cop_block block_of(const block_fixture *f, const cop_data_part *part, int
                        .count = count};
 }
 
-/* Shards 2 and 3 of the 8 + 8 + 7 + 7 samples of a step: the same as the pass on rows 16 to 29. */
+/* A step has shards of 8, 8, 7 and 7 samples. So training on shards 2 and 3 must equal the pass on
+ * rows 16 to 29. */
 static void test_training_runs_the_pass_on_the_rows_of_the_shards(void **state) {
     const block_fixture *f = *state;
     const size_t floats = (size_t)cop_model_floats(f->job->model);
@@ -86,7 +87,7 @@ static void test_training_runs_the_pass_on_the_rows_of_the_shards(void **state) 
     cop_free(found), cop_free(expected);
 }
 
-/* Each sub-slice of 125 samples by itself, added in order. */
+/* Evaluates each sub-slice of 125 samples separately, and adds up the results in order. */
 static cop_pass_result evaluate_plainly(const block_fixture *f) {
     cop_pass *pass = open_pass(f, COP_EVAL_COLUMNS, COP_PASS_EVAL);
     const cop_data_part *part = &f->data->test;

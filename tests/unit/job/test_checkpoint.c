@@ -33,7 +33,8 @@ static void save(job_fixture *f, uint64_t step, bool best) {
     if (cop_checkpoint_save(f->job, f->folder, &c, &error)) fail_msg("%s", error.text);
 }
 
-/* The step from which a resume of `job` would start; 0: none. `notes` may be NULL. */
+/* Returns the step from which a resume of `job` would start; 0: there is none. `notes` may be NULL.
+ */
 static uint64_t resume_as(job_fixture *f, const cop_job *job, cop_str *notes, cop_error *error) {
     float *weights = new_floats(job), *states[2] = {new_floats(job), NULL};
     cop_checkpoint c;
@@ -106,7 +107,7 @@ static void test_state_is_valid_json_for_any_figures(void **state) {
     cop_free(text), cop_free(path), cop_free(weights), cop_free(states[0]);
 }
 
-/* With a valid hash, but with values that no coordinator writes. */
+/* The state has a valid hash, but values that no coordinator writes. */
 static void test_impossible_count_of_correct_samples_counts_as_damage(void **state) {
     job_fixture *f = *state;
     cop_checkpoint c = checkpoint_at(f, 5);
@@ -172,13 +173,13 @@ static void test_rollback_removes_untrusted_checkpoints(void **state) {
     save(f, 200, true), save(f, 300, false);
     discard(f, 200, &c);
     assert_true(latest_is(f, "step-00000200\n") && exists(f, "checkpoints/best"));
-    assert_true(c.has_best); /* it is the best */
+    assert_true(c.has_best); /* this checkpoint is the best */
     assert_int_equal(resume(f, NULL), 200);
     save(f, 100, false), save(f, 200, true);
     discard(f, 100, &c);
     assert_true(latest_is(f, "step-00000100\n"));
     assert_false(exists(f, "checkpoints/best") || exists(f, "checkpoints/step-00000200"));
-    assert_false(c.has_best); /* the best was one of those */
+    assert_false(c.has_best); /* the best one was among the removed ones */
     assert_int_equal(resume(f, NULL), 100);
     discard(f, 0, &c);
     assert_false(exists(f, "checkpoints/latest") || exists(f, "checkpoints/step-00000100"));
@@ -339,7 +340,7 @@ static void test_each_damaged_checkpoint_is_one_line_of_the_notes(void **state) 
     cop_str_fini(&notes);
 }
 
-/* A loss may be negative, and -1. It is not the mark of "no best". */
+/* A loss may be negative, even -1. It must not be mistaken for the -1 that means "no best". */
 static void test_a_best_below_zero_is_a_best(void **state) {
     job_fixture *f = *state;
     const double best[] = {-1, -0.25, -1e300};
@@ -410,14 +411,14 @@ static int discard_and_exit(const char *folder, uint64_t after) {
     return e == COP_OK ? 0 : e == COP_ERR_NO_SPACE ? 1 : 2;
 }
 
-/* Operations: write, fsync, rename and fsync of the folder for `latest`, which may also be removed;
- * then the fsync of the folder that makes the removal durable. */
+/* The counted operations are: write, fsync, rename and fsync of the folder for `latest` (or none,
+ * if `latest` is removed), and then the fsync of the folder that makes the removal durable. */
 static void test_removal_of_checkpoints_is_durable_or_fails(void **state) {
     job_fixture *f = *state;
     for (int k = 1; k <= 6; k++) {
         save(f, 100, false), save(f, 200, false);
         assert_int_equal(with_fault(f, "--discard-100", k), k == 5);
-        if (k == 5) assert_int_equal(with_fault(f, "--discard-100", 1), 1); /* not earlier */
+        if (k == 5) assert_int_equal(with_fault(f, "--discard-100", 1), 1); /* fsync is left */
         assert_int_equal(with_fault(f, "--discard-100", 9), 0);
         assert_false(exists(f, "checkpoints/step-00000200"));
         assert_int_equal(resume(f, NULL), 100);

@@ -13,8 +13,7 @@
 
 #define FOLDER "/sim/run"
 
-static uint64_t dice =
-    6; /* losses of power at each point, with different random numbers; or the argument */
+static uint64_t dice = 6; /* losses of power at each point, if the program has no argument */
 
 /* No fault except the crash. */
 uint32_t sim_fault_on(const sim *s, sim_fault_kind kind, uint32_t who, uint64_t time) {
@@ -24,7 +23,7 @@ uint32_t sim_fault_on(const sim *s, sim_fault_kind kind, uint32_t who, uint64_t 
 
 static cop_job *job;
 static float *weights, *momentum;
-static uint64_t points, crashes; /* that were tried */
+static uint64_t points, crashes; /* how many were tried */
 
 static cop_err save(uint64_t step) {
     weights[0] = (float)step;
@@ -57,7 +56,7 @@ static uint64_t resume(void) {
     return e ? 0 : c.step;
 }
 
-/* The saves in order; the crash comes in the last one. */
+/* A series of saves, in order. The crash comes in the last one. */
 typedef struct story {
     const char *name;
     uint64_t steps[6]; /* up to a 0 */

@@ -73,7 +73,8 @@ static void test_mutated_examples_never_crash(void **state) {
     mutate_file("examples/mnist-dropout.yaml", 3);
 }
 
-/* The whole file, and its header with a matching length, so that the header is parsed. */
+/* Changes bytes of the whole file, or only of its header. In the second case the stored length of
+ * the header is corrected, so that the header is parsed. */
 static void drive_model(const char *bytes, size_t size, uint64_t random) {
     char *work = cop_alloc(size);
     for (int i = 0; i < ROUNDS / 8; i++) {

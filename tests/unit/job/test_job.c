@@ -260,7 +260,7 @@ static void test_data_set_without_test_part_trains_without_evaluation(void **sta
     cop_data_destroy(whole);
 }
 
-/* A class may occur only in the last rows. */
+/* The last rows may be the only ones of a class. */
 static void test_split_that_loses_a_class_is_refused(void **state) {
     (void)state;
     cop_data *data = small_data();
@@ -491,7 +491,7 @@ static void test_held_job_outlives_its_owner(void **state) {
     cop_job_release(job);
     assert_string_equal(held->message->name, "small");
     assert_int_equal(cop_model_layer_count(held->model), 4);
-    cop_job_release(held); /* the sanitizers see a leak or a second free */
+    cop_job_release(held); /* the sanitizers would report a leak or a double free */
     cop_job_release(NULL);
     cop_data_destroy(data);
 }

@@ -143,7 +143,8 @@ static void remove_newer(const life *l) {
 
 static cop_job *checker; /* the same job, for loading between runs */
 
-/* Expects the old checkpoint, to the last bit, or the new one after success or a later failure. */
+/* Expects the old checkpoint, equal to the last bit. After success, or after a failure that came
+ * late, expects the new one. */
 static void check(void *context, cop_err result) {
     life *l = context;
     unsigned char digest[32];

@@ -26,7 +26,7 @@ static const char *const fault_names[FAULTS] = {"EIO", "ENOSPC", "EINTR", "half"
 static struct {
     bool armed, was_half;
     fault fault;
-    uint64_t count, fail; /* calls so far; number of the failing call, from 1 */
+    uint64_t count, fail; /* calls so far; number of the call that must fail, from 1 */
     const char *name;     /* of the failed call; NULL: none */
     int open;             /* descriptors and folders */
 } calls;
@@ -117,7 +117,7 @@ int __wrap_closedir(DIR *folder) {
 
 typedef struct subject {
     const char *name;
-    void (*prepare)(void); /* before each try; or NULL */
+    void (*prepare)(void); /* called before each run; or NULL */
     cop_err (*run)(cop_error *error);
     void (*check)(cop_err result); /* after each */
     bool reads;                    /* ENOSPC cannot happen */
@@ -125,8 +125,8 @@ typedef struct subject {
 
 static uint64_t tried;
 
-/* One run in which call n fails; returns false if there are fewer calls. Calls that cannot be done
- * by half are not changed. */
+/* Makes one run in which call n fails. Returns false if there are fewer calls. A call that cannot
+ * be done by half succeeds. */
 static bool try_one(const subject *s, fault f, uint64_t n) {
     cop_error error = {0};
     if (s->prepare) s->prepare();

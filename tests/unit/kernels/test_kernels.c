@@ -85,8 +85,8 @@ static void test_load_f32_transposes_rows_and_pads_with_zero(void **state) {
 static float left[LONGEST], right[LONGEST];
 typedef void (*elementwise_call)(const cop_kernels *kernels, float *out, size_t count);
 
-/* On each instruction set and for each size, the call gives `expected` and writes nothing past its
- * end. */
+/* Checks that on each instruction set and for each size, the call writes `expected`, and nothing
+ * past its end. */
 static void assert_each_size(elementwise_call call, const float *expected) {
     float out[LONGEST + 1];
     FOR_EACH_ISA(kernels) {
@@ -147,7 +147,7 @@ static void test_scale_multiplies(void **state) {
     }
 }
 
-/* 16 lanes, then 8, 4, 2, 1 pairwise. */
+/* Adds 16 lanes pairwise to 8, then to 4, 2 and 1. */
 static float lanes_tree(float s[16]) {
     for (int width = 8; width; width /= 2)
         for (int l = 0; l < width; l++) s[l] = s[l] + s[l + width];
@@ -238,7 +238,7 @@ typedef struct loss_result {
     int32_t argmax[LOSS_LD];
 } loss_result;
 
-/* The comment of softmax_cross_entropy in kernel.h, one column. */
+/* Computes one column as the comment of softmax_cross_entropy in kernel.h says. */
 static void naive_column(const float *z, int c, int32_t label, float smoothing, loss_result *out) {
     float e[CLASSES], max = z[c], sum = 0, shifted = 0;
     int32_t first = 0;
@@ -268,7 +268,7 @@ static void test_cross_entropy_follows_its_definition(void **state) {
     int32_t labels[LOSS_LD] = {0};
     fill(z, CLASSES * LOSS_LD, 9);
     for (int i = 0; i < CLASSES * LOSS_LD; i++) z[i] *= 12.0f;
-    z[3 * LOSS_LD + 5] = z[7 * LOSS_LD + 5] = 100.0f; /* a tie: the lowest index wins */
+    z[3 * LOSS_LD + 5] = z[7 * LOSS_LD + 5] = 100.0f; /* a tie: index 3 must win */
     z[2 * LOSS_LD + 6] = -INFINITY, z[4 * LOSS_LD + 8] = -500.0f;
     z[9 * LOSS_LD + 11] = NAN;
     for (int c = 0; c < LOSS_COLUMNS; c++) labels[c] = c * 7 % CLASSES;
@@ -342,7 +342,7 @@ typedef struct sgd_case {
     bool nesterov, first;
 } sgd_case;
 
-/* D6 and the comment of cop_sgd, one row. */
+/* Updates one row as D6 and the comment of cop_sgd say. */
 static void naive_sgd_row(const cop_sgd *u, int row) {
     const size_t at = (size_t)row * (size_t)u->cols;
     float lanes[16] = {0};

@@ -36,7 +36,7 @@ static cop_mask_request request_of(int units, int ld, uint32_t threshold, uint32
                               .bits = bits};
 }
 
-/* D3 literally: is unit u of column c kept? */
+/* Returns whether unit u of column c is kept, by the text of D3. */
 static bool kept(const cop_mask_request *q, int u, int c) {
     uint32_t out[4];
     const int per_block = q->threshold == 32768 ? 128 : 8;

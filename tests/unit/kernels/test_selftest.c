@@ -29,7 +29,7 @@ static void test_every_instruction_set_gives_the_golden_digest(void **state) {
 
 static cop_kernels wrong;
 
-/* An error in the last bit of one value. */
+/* A kernel with an error in the last bit of one value. */
 static void wrong_scale(const float *x, float factor, float *y, size_t count) {
     cop_kernels_find("baseline")->scale(x, factor, y, count);
     uint32_t u;
@@ -124,7 +124,8 @@ static void test_known_isa_of_another_machine_is_an_error(void **state) {
     unsetenv("COPPICE_ISA");
 }
 
-/* OpenBLAS is loaded while other threads may read the environment. Must run first. */
+/* Other threads may read the environment while OpenBLAS is loaded, so loading must not change it.
+ * This test must run first. */
 static void test_loading_openblas_does_not_change_the_environment(void **state) {
     (void)state;
     char *before[1024] = {NULL};

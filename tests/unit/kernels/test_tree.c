@@ -13,7 +13,7 @@
 
 enum { MOST = 70 };
 
-/* D5 as a text: "((0+1)+2)"; "" if nothing is present. */
+/* Writes a node of D5's tree as a text such as "((0+1)+2)", or "" if no leaf is present. */
 static void describe_node(int from, int to, const bool *present, char *out) {
     if (to - from == 1) {
         if (!present || present[from])
@@ -37,7 +37,8 @@ static void describe_node(int from, int to, const bool *present, char *out) {
         strcpy(out, *left ? left : right);
 }
 
-/* A postfix program as such a text; `names` has the texts of the inputs (NULL: their numbers). */
+/* Writes a postfix program as such a text. `names` has the texts of its inputs; NULL: their
+ * numbers. */
 static void describe_program(const int16_t *ops, int count, char (*names)[2048], char *out) {
     static char stack[16][2048];
     int depth = 0;
@@ -95,8 +96,8 @@ static void test_absent_leaves_are_skipped(void **state) {
     }
 }
 
-/* Splits the tree at random into nodes; their texts, combined by the block program, give the text
- * of the whole tree. */
+/* Splits the tree at random into nodes. If the block program combines the texts of these nodes, it
+ * must give the text of the whole tree. */
 static int cut(int from, int to, uint32_t *random, int *first, int *size, int blocks) {
     *random = *random * 1664525u + 1013904223u;
     if (to - from == 1 || *random >> 30 == 0) {

@@ -27,7 +27,7 @@ int __wrap_getaddrinfo(const char *node, const char *port, const struct addrinfo
         const char *name, *addresses[2];
     } names[] = {{"two.test", {"127.0.0.1", "127.0.0.2"}},
                  {"lame.test", {"255.255.255.255", "127.0.0.1"}}, /* connecting fails at once */
-                 {"deaf.test", {"127.0.0.3", "127.0.0.1"}},       /* ... or a moment later */
+                 {"deaf.test", {"127.0.0.3", "127.0.0.1"}},       /* it fails a moment later */
                  {"lost.test", {"127.0.0.1", "2001:db8::1"}}}; /* not an address of this machine */
     const bool by_name = node && !(hints->ai_flags & AI_NUMERICHOST);
     if (by_name && strcmp(node, "dead.test") == 0) {
@@ -218,7 +218,8 @@ static int listen_here(char url[64]) {
     return listener;
 }
 
-/* If a late greeting is taken for none, the next attempt still finds the coordinator. */
+/* A greeting comes so late that the link has already probed for TLS. The next attempt must still
+ * find the coordinator. */
 static void test_slow_greeting_is_not_taken_for_a_wrong_scheme(void **state) {
     (void)state;
     char url[64];
@@ -268,7 +269,8 @@ static void test_coordinator_with_slow_greetings_is_reached(void **state) {
 
 /* ---- the end ---- */
 
-/* The answers exceed all buffers on the path: a closing server still sends all of them. */
+/* The answers do not fit into the buffers on the way. A server that is being closed must still send
+ * all of them. */
 static void test_close_sends_pending_answers(void **state) {
     (void)state;
     host h;
@@ -302,7 +304,7 @@ typedef struct throttle {
     uv_thread_t thread;
 } throttle;
 
-/* Passes on bytes from `from`, as far as allowed; false: one side has closed. */
+/* Passes on bytes from `from` to `to`, at most *left. False: one side has closed. */
 static bool pass_on(int from, int to, size_t *left) {
     char bytes[4096];
     const ssize_t n = recv(from, bytes, *left < sizeof bytes ? *left : sizeof bytes, 0);
@@ -350,8 +352,8 @@ static void close_throttle(throttle *w) {
     close(w->listener);
 }
 
-/* ... but not forever: peers that stopped reading cost a few seconds, and no more on several
- * addresses than on one. */
+/* A close does not wait for ever: peers that have stopped reading delay it by a few seconds, and by
+ * no more if the server has several addresses. */
 static void test_close_waits_only_a_limited_time(void **state) {
     (void)state;
     const char *const addresses[] = {"127.0.0.1", "127.0.0.2", "127.0.0.3"};
@@ -383,7 +385,8 @@ static void test_close_waits_only_a_limited_time(void **state) {
     free_host(&h);
 }
 
-/* A request that nobody reads costs the caller its timeout; closing the link costs no more. */
+/* If nobody reads a request, its call ends at its timeout. Closing the link then takes no further
+ * time. */
 static void test_close_after_a_timeout_is_fast(void **state) {
     (void)state;
     host h;

@@ -158,7 +158,7 @@ static void test_silent_and_slow_peers_do_not_disturb_others(void **state) {
         fds[i] = connect_raw(&f->host);
         if (i % 4 == 1) send_raw(fds[i], "\0SP", 3); /* half a greeting */
         if (i % 4 == 2) send_greeting(fds[i], PROTOCOL_REQ);
-        if (i % 4 == 3) { /* announces much, sends little */
+        if (i % 4 == 3) { /* announces more bytes than it sends */
             send_greeting(fds[i], PROTOCOL_REQ);
             send_length(fds[i], 12u << 20);
             send_raw(fds[i], "abc", 3);
@@ -248,7 +248,7 @@ static void test_flood_of_requests_closes_the_connection(void **state) {
     cop_buffer_release(frame);
 }
 
-/* The raw peer works correctly: a complete frame gets its answer. */
+/* Shows that the raw peer of these tests works: a complete frame gets its answer. */
 static void test_complete_frame_is_answered(void **state) {
     fixture *f = *state;
     cop_buffer *frame = make_frame(100);

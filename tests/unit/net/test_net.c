@@ -127,7 +127,7 @@ static void test_peer_addresses_are_reported(void **state) {
         cop_link *link = open_connected_link(&h), *other = open_link(&h);
         assert_int_equal(call_plain(link, ASK_HOLD, 50, NULL), COP_ERR_TIMEOUT);
         assert_true(wait_for(&h.holding, 1));
-        /* the loop thread does not touch it until the release */
+        /* the loop thread does not use the request until it is released */
         assert_int_equal(strncmp(cop_request_address(h.held[0]), begins[i], strlen(begins[i])), 0);
         assert_int_equal(call_plain(other, ASK_RELEASE, TIMEOUT_MS, NULL), COP_OK);
         cop_link_close(link);
@@ -136,7 +136,7 @@ static void test_peer_addresses_are_reported(void **state) {
     }
 }
 
-/* L2: in process, a call allocates no memory, and parts are passed by reference. */
+/* On an in-memory link, a call allocates no memory and passes its parts by reference. */
 static void test_memory_link_allocates_no_memory(void **state) {
     (void)state;
     host h;
@@ -176,7 +176,7 @@ static void test_expected_workers_are_prepared_before_listening(void **state) {
     cop_server_expect(server, 100);
     uint64_t before = cop_alloc_count();
     assert_int_equal(cop_server_listen(server, "tcp://127.0.0.1:0", NULL), COP_OK);
-    assert_true(cop_alloc_count() - before >= 2 * 100 + 4); /* one context each */
+    assert_true(cop_alloc_count() - before >= 2 * 100 + 4); /* a context for each request */
     cop_server_close(server);
     cop_server_close(server); /* idempotent */
     cop_server_destroy(server);

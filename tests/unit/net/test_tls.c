@@ -179,7 +179,7 @@ static void test_peers_with_bad_certificates_are_refused(void **state) {
     }
 }
 
-/* The same peer works correctly: with a good certificate it gets its answer. */
+/* Shows that the stranger of these tests works: with a good certificate it gets its answer. */
 static void test_peer_with_a_good_certificate_is_accepted(void **state) {
     (void)state;
     const int versions[] = {TLS1_3_VERSION, TLS1_2_VERSION};
@@ -211,7 +211,8 @@ static void test_non_tls_bytes_close_the_connection(void **state) {
     end(&h, link);
 }
 
-/* More peers than may be in the handshake: the oldest are closed, and active peers get through. */
+/* More peers are silent in the handshake than the server allows. The oldest of them are closed, and
+ * an active peer gets through. */
 static void test_silent_peers_do_not_lock_others_out(void **state) {
     (void)state;
     enum { SILENT = 600 };
@@ -410,7 +411,7 @@ static void test_link_survives_a_silent_coordinator(void **state) {
     cop_tls_destroy(tls);
 }
 
-/* A connection with two unanswered calls in a row counts as dead. */
+/* After two unanswered calls in a row, a link gives its connection up. */
 static void test_silent_connection_is_abandoned(void **state) {
     (void)state;
     const transport kinds[] = {TCP, TLS};

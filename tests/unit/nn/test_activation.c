@@ -6,7 +6,7 @@
 
 #include "unit/nn/model_fixture.h"
 
-/* Every STEP-th float of magnitude below 128: all exponents, both signs. */
+/* The grid: every STEP-th float of magnitude below 128, with all exponents and both signs. */
 enum { STEP = 2039, FLOATS = 0x43000000 / STEP, GRID = 2 * FLOATS };
 
 typedef struct function {
@@ -94,7 +94,7 @@ static void test_activations_are_close_to_exact_values(void **state) {
     cop_free(x), cop_free(y);
 }
 
-/* Derivatives within 1e-6 of the largest. */
+/* The error of a derivative may be at most 1e-6 of the largest derivative. */
 static void test_derivatives_are_close_to_exact_values(void **state) {
     const function *f = *state;
     const bool from_x = f->kernel == COP_ACTIVATION_GELU;
@@ -131,7 +131,8 @@ static void test_activations_have_the_same_bits_on_every_instruction_set(void **
     cop_free(all), cop_free(x), cop_free(y[0]), cop_free(y[1]);
 }
 
-/* f(x) for one value, at every position of a vector and its rest. */
+/* Returns f(x). Computes it at every position of a vector and of the rest, and checks that all
+ * agree. */
 static float value_of(cop_activation f, float x) {
     float in[19], out[19];
     for (int i = 0; i < 19; i++) in[i] = x;

@@ -160,8 +160,8 @@ static long double *zeros(size_t count) {
     return cop_alloc(count * sizeof(long double));
 }
 
-/* With more filter columns than a block and more rows than one level of sums, on every instruction
- * set. */
+/* Checks a convolution on every instruction set. The filters have more columns than a block, and
+ * the images more rows than one level of sums. */
 static void check_conv(const cop_kernels *kernels, cop_layer_spec spec, cop_shape in, int columns) {
     one_layer one;
     cop_error error = {0};
@@ -203,8 +203,8 @@ static void test_conv_matches_plain_loops(void **state) {
     }
 }
 
-/* Of equal values the first wins, and so does the first NaN; remaining rows and columns are not
- * read. */
+/* Of equal values the first counts as the maximum, and so does the first NaN. Rows and columns that
+ * do not fill a window are not read. */
 static void test_max_pool_takes_the_largest_of_a_window(void **state) {
     (void)state;
     enum { LD = 16 };
@@ -253,7 +253,8 @@ static void test_avg_pool_takes_the_mean_of_a_window(void **state) {
     }
 }
 
-/* The gradient is the tree sum of the single shards' gradients: here 3 shards, one absent. */
+/* The gradient must be the sum, by the tree, of the gradients of single shards. Here one of 3
+ * shards is absent. */
 static void test_gradients_of_shards_are_summed_by_the_tree(void **state) {
     (void)state;
     enum { LD = 32, M = 3, K = 4, H = 3, W = 2, X = 4 * 3 };

@@ -73,7 +73,8 @@ static void test_moments_need_a_following_element_wise_layer(void **state) {
     cop_model_destroy(model);
 }
 
-/* Is unit `unit` of sample `sample` kept? By D3, with the reference form of Philox. */
+/* Returns whether unit `unit` of sample `sample` is kept by D3, with the reference form of Philox.
+ */
 static bool kept(cop_rng_key key, uint32_t sample, int unit, double p) {
     const uint32_t threshold = cop_rng_drop_threshold(p);
     const uint32_t each = threshold == 32768 ? 128 : 8;
@@ -149,8 +150,9 @@ static void check_plain(const cop_layer_spec *spec, const cop_kernels *kernels) 
     one_layer_close(&one);
 }
 
-/* p = 0.5 uses a bit for each weight, other p a lane. `inverted` with p = 0.5 scales by 2, so sums
- * stay exact. Padding columns may have any value. */
+/* With p = 0.5 a mask uses one random bit for each weight, with any other p one 16-bit lane. The
+ * variant `inverted` scales by 2 if p = 0.5, so sums stay exact. Padding columns may have any
+ * value. */
 static void test_dropconnect_matches_plain_loops(void **state) {
     (void)state;
     for (const char *const *name = cop_kernels_names(); *name; name++) {
@@ -219,12 +221,13 @@ static void evaluate(one_layer *one, const float *x, const cop_layer_ops *next_o
     one->context.mode = COP_MODE_MC;
 }
 
-/* Sums over thinned networks of the pre-activation u: u, u^2, u^4 around the mean, relu(u). */
+/* Sums over thinned networks. u is the pre-activation of a unit, u^2 and u^4 are around its mean.
+ */
 typedef struct brute {
     double sum[FEW], square[FEW], fourth[FEW], relu[FEW], relu_square[FEW];
 } brute;
 
-/* Each column is a sample of another member: MASKS masks for one input. */
+/* Runs MASKS masks for one input, by giving each column a different sample number. */
 static void run_masks(one_layer *one, const float *x, const double *center, brute *out) {
     float *y = one_layer_tensor(one, &one->layer.out);
     memset(out, 0, sizeof *out);

@@ -10,7 +10,7 @@ typedef struct outcome {
     float y[UNITS][48];
 } outcome;
 
-/* Forward pass on ones, so that y shows mask and scale. */
+/* Runs the forward pass on ones, so that y shows mask and scale. */
 static void forward_ones(const cop_layer_spec *spec, cop_mode mode, uint32_t step, outcome *out) {
     one_layer one;
     cop_error error = {0};

@@ -30,7 +30,7 @@ static float *forward_of_ones(one_layer *one, cop_mode mode) {
     return y;
 }
 
-/* D3 literally. */
+/* Computes the noise of one element by the text of D3. */
 static float noise_by_rule(const cop_noise_request *q, int unit, int column) {
     const uint32_t counter[4] = {(uint32_t)unit / 4, q->samples[column], q->layer, q->step};
     uint32_t words[4];
@@ -170,7 +170,8 @@ static void test_evaluation_scales_only_classic_spatial_dropout(void **state) {
         }
 }
 
-/* nn.AlphaDropout(0.5) of PyTorch makes 1.6656 and -0.7792 of ones: a + a s / 2 and -a s / 2. */
+/* For an input of ones, PyTorch's nn.AlphaDropout(0.5) gives 1.6656 (a + a s / 2) and -0.7792
+ * (-a s / 2). */
 static void test_alpha_dropout_has_pytorchs_constants(void **state) {
     (void)state;
     const double a = 0.8864048946659319, shift = 0.7791939305180315;
@@ -188,7 +189,7 @@ static void test_alpha_dropout_has_pytorchs_constants(void **state) {
         assert_true(fabs((double)factors[i] - (on ? a : 0)) < 1e-7);
         assert_true(fabs((double)y[i] - (on ? a + shift : -shift)) < 2e-7);
     }
-    assert_true(kept > 432 && kept < 592); /* 512, and five standard deviations */
+    assert_true(kept > 432 && kept < 592); /* 512, plus or minus five standard deviations */
     cop_free(y), cop_free(factors);
     one_layer_close(&one);
 }
@@ -203,7 +204,7 @@ static void fill_lecture_mask(const cop_mask_request *request) {
     memcpy(request->bits, lecture_mask, sizeof lecture_mask);
 }
 
-/* 3 samples of 5 ones, p = 0.75; l = sum over samples of the output's 2-norm. */
+/* The input is 3 samples of 5 ones, p is 0.75, and the loss is the sum of the samples' 2-norms. */
 static void test_worked_example_of_the_lecture(void **state) {
     (void)state;
     static const float values[3][5] = {{0, 0, 4, 0, 4}, {0, 4, 4, 4, 0}, {0, 0, 4, 0, 0}};
@@ -241,7 +242,8 @@ static void fill_channel_mask(const cop_mask_request *request) {
     memcpy(request->bits, mask, sizeof mask);
 }
 
-/* Dropout2d(0.5) on ones of (2, 3, 2, 4): whole channels are 0, the others 2, gradients alike. */
+/* Dropout2d(0.5) on ones of the shape (2, 3, 2, 4): a channel becomes 0 or 2 as a whole, and so do
+ * the gradients. */
 static void test_channel_dropout_example_of_the_lecture(void **state) {
     (void)state;
     static const float channels[2][3] = {{2, 0, 2}, {2, 0, 0}};

@@ -91,8 +91,8 @@ static void plain_run(const float *w, const float *bias, const float *x, const f
         }
 }
 
-/* With 185 rows, dX needs less than one block of k; the conformance suite and the parity tests have
- * larger cases. */
+/* With 185 rows, the product for dX has less than one block of k. The conformance suite and the
+ * parity tests have larger cases. */
 static void test_maxout_matches_plain_loops(void **state) {
     (void)state;
     one_layer one;
@@ -152,7 +152,8 @@ static void each_kernels(void (*check)(const cop_kernels *kernels)) {
         if (cop_kernels_find(*name)) check(cop_kernels_find(*name));
 }
 
-/* Of equal pieces the lowest wins, and so does the first NaN; -0 becomes +0. */
+/* Of equal pieces the one with the lowest index counts, and so does the first NaN. -0 becomes +0.
+ */
 static void check_select(const cop_kernels *kernels) {
     enum { CASES = 16, MANY = 4 };
     static const float cases[MANY][CASES] = {

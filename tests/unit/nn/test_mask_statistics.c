@@ -80,7 +80,8 @@ static void check_chi_square(const char *what, double chi_square, double freedom
     if (!(fabs(z) < 4.5)) fail_msg("chi-square over %s: %.2f deviations", what, z);
 }
 
-/* Squared deviations of counts from their expectation for `each` draws, in variances. */
+/* Returns the sum of the squared deviations of `counts` from their expected value, each divided by
+ * the variance. Each count is of `each` draws. */
 static double chi_square_of(const int64_t *counts, int cells, double each, double kept) {
     double sum = 0;
     for (int i = 0; i < cells; i++) {
@@ -234,7 +235,8 @@ static void check_moments(const char *what, const float *x, double mean, double 
         fail_msg("variance of %s: %g", what, m.variance);
 }
 
-/* Covariance of x[i] and x[i + lag], in standard deviations; x has mean 0 and variance 1. */
+/* Checks the covariance of x[i] and y[i], in standard deviations. x and y have mean 0 and variance
+ * 1. */
 static void check_noise_lag(const char *between, const float *x, const float *y, int count) {
     double sum = 0;
     for (int i = 0; i < count; i++) sum += (double)x[i] * (double)y[i];

@@ -126,7 +126,7 @@ static void test_bce_uses_the_functions_of_real_f32_h(void **state) {
     }
 }
 
-/* One output, one column. */
+/* Returns the loss of a single output of a single column. */
 static float loss_of(bool bce, float z, float target, float *dz) {
     float zs[16] = {z}, targets[16] = {target}, gradient[16], losses[16];
     const cop_mean_loss request = {.bce = bce,
@@ -180,7 +180,7 @@ static cop_model *autoencoder(cop_loss_kind loss) {
     return model;
 }
 
-/* With weights 0 the outputs are 0, so the loss is the mean square of the inputs, whatever their
+/* If all weights are 0, the outputs are 0. So the loss is the mean square of the inputs before any
  * mask. */
 static void test_autoencoder_target_is_the_input_before_any_layer(void **state) {
     (void)state;

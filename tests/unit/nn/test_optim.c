@@ -29,7 +29,7 @@ static void bench_close(bench *b) {
     cop_free(b);
 }
 
-/* Other gradients in every step; the padding stays 0. */
+/* Makes gradients that differ in every step. The padding stays 0. */
 static void fill_gradients(bench *b, uint64_t step) {
     for (int k = 0; k < BLOCKS; k++)
         for (int i = 0; i < cop_model_parameter_count(b->model); i++) {

@@ -102,7 +102,7 @@ static void run_step(bench *b, const cop_kernels *kernels, const cop_optimizer_s
     for (int part = parts - 1; part >= 0; part--) cop_update_run(&update, part, parts);
 }
 
-/* One element, as in torch.optim. */
+/* Updates one element as torch.optim does. */
 static long double exact_element(const cop_optimizer_spec *spec, uint64_t step, long double g,
                                  long double w, long double *a, long double *b) {
     const long double rate = (long double)cop_schedule_rate(spec, step);
@@ -166,7 +166,7 @@ static void test_each_adaptive_optimizer_follows_its_formula(void **state) {
     }
 }
 
-/* w and states after three steps. */
+/* Returns weights and states after three steps. */
 static bench *run_steps(const cop_kernels *kernels, const cop_optimizer_spec *spec, int parts) {
     bench *b = bench_open(1.4);
     for (uint64_t step = 1; step <= 3; step++) {

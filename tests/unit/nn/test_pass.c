@@ -10,8 +10,8 @@ enum { FEATURES = 20, HIDDEN = 33, CLASSES = 5, SHARDS = 8 };
 static const int32_t sizes[SHARDS] = {6, 6, 6, 5, 5, 5, 5, 5};
 enum { COUNT = 43 };
 
-/* Every kind, in every order that shares buffers: dropout first, relu before and after dropout, two
- * masks in sequence. */
+/* A model with all orders of layers that share buffers: dropout first, relu before and after
+ * dropout, and two masks in sequence. */
 static cop_model *dropout_model(cop_scope scope, cop_variant variant) {
     const cop_layer_spec layers[] = {spec_dropout(0.2, scope, variant),
                                      spec_linear(HIDDEN),
@@ -87,9 +87,9 @@ static quotients differences(rig *r, int64_t at, double here, float *scratch) {
     return (quotients){(here - below) * 1024, (above - here) * 1024};
 }
 
-/* For every 7th weight of each tensor: its change moves the loss according to the gradient, with
- * masks fixed by the step. Where a relu switches within the difference (both sides disagree),
- * nothing is compared; this may happen to one weight in twenty. */
+/* Changes every 7th weight of each tensor, and checks that the loss changes as the gradient says.
+ * The step is fixed, and so are the masks. If the differences to both sides disagree, because a
+ * relu switches in between, the weight is skipped; this may happen to one weight in twenty. */
 static void check_whole_gradient(cop_model *model) {
     rig r = rig_of(model);
     float *scratch = cop_alloc(bytes_of(&r));
@@ -121,7 +121,7 @@ static void test_whole_gradient_matches_finite_differences(void **state) {
     check_whole_gradient(dropout_model(COP_SCOPE_SHARD, COP_VARIANT_CLASSIC));
 }
 
-/* Shards [0, 8) as one block, compared with blocks of `block` shards combined by the tree. */
+/* Compares shards [0, 8) as one block with blocks of `block` shards that the tree combines. */
 static void check_split(rig *r, const int32_t *shard_sizes, int block) {
     const int blocks = SHARDS / block;
     float *parts[SHARDS], *sum = cop_alloc(bytes_of(r));
@@ -288,7 +288,7 @@ static void test_classic_evaluation_equals_weight_scaling(void **state) {
            sizeof found);
     const float *expected =
         cop_pass_logits(scaled.pass, scaled.weights, &(cop_eval_place){0}, &scaled.samples, &ld);
-    for (int i = 0; i < CLASSES; i++) /* halving is exact, so even the bits agree */
+    for (int i = 0; i < CLASSES; i++) /* dividing by two is exact, so the bits must be equal */
         for (int n = 0; n < COUNT; n++) assert_true(found[i * ld + n] == expected[i * ld + n]);
     rig_close(&r);
     rig_close(&scaled);
@@ -366,7 +366,7 @@ static void test_training_step_allocates_no_memory(void **state) {
     rig_close(&r);
 }
 
-/* portable-1: this constant never changes. */
+/* Part of portable-1: this constant never changes. */
 static const char golden[] = "e9021c30d17967d721593df99f1d0610049da0e20e8fc0c92b8ecd603075388f";
 
 static void test_golden_digest_after_ten_steps(void **state) {

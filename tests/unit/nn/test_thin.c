@@ -113,7 +113,7 @@ static void check_member(members *m, uint32_t member, int samples, const char *w
     memcpy(m->kept, z, (size_t)ld * CLASSES * sizeof *z);
     cop_pass_set_tap(m->pass, (cop_pass_tap){0});
     cop_pass_member_begin(m->pass, m->weights, SEED, member);
-    for (int i = 0; i < 2; i++) { /* begin once, run twice */
+    for (int i = 0; i < 2; i++) { /* the member is begun once and run twice */
         z = cop_pass_member_logits(m->pass, 5, &m->samples, &ld);
         for (int k = 0; k < CLASSES; k++)
             if (!same(z + k * ld, m->kept + k * ld, (size_t)samples))
@@ -122,7 +122,7 @@ static void check_member(members *m, uint32_t member, int samples, const char *w
     }
 }
 
-/* Number of parameters of a random member's layers, 0 if it is not thinned. */
+/* Returns the number of parameters of a random member's smaller network; 0: it is not thinned. */
 static int64_t size_of_member(const members *m, uint32_t member) {
     cop_thin *thin = NULL;
     cop_thinned network;
@@ -242,8 +242,8 @@ static void test_channels_and_maxout_groups_are_thinned(void **state) {
     members_close(&m);
 }
 
-/* In a masked run, 0 times infinity gives NaN; a layer without remaining inputs has only its bias.
- */
+/* Two cases cannot be thinned. In a masked run, 0 times an infinite weight gives NaN. And a layer
+ * may have no inputs left, so that its outputs are only its bias. */
 static void test_layers_that_cannot_be_thinned_run_masked(void **state) {
     (void)state;
     const cop_layer_spec layers[] = {spec_linear(9), spec_relu(), SHARD(0.9), spec_linear(CLASSES)};

@@ -191,7 +191,7 @@ static void test_lease_round_trip_keeps_its_parts(void **state) {
     cop_message m = lease_message(), back = travel(&m);
     assert_memory_equal(&back.lease, &m.lease, sizeof m.lease);
     assert_null(back.part[COP_PART_SAMPLES]);
-    assert_int_equal(back.part[COP_PART_LABELS]->size, 0); /* empty is not absent */
+    assert_int_equal(back.part[COP_PART_LABELS]->size, 0); /* an empty part is not an absent part */
     assert_memory_equal(back.part[COP_PART_WEIGHTS]->data, "weights", 7);
     assert_memory_equal(back.part[COP_PART_JOB]->data, "job", 3);
     for (int i = 0; i < COP_MESSAGE_PARTS; i++)
@@ -235,7 +235,7 @@ static void test_every_failure_code_survives_the_round_trip(void **state) {
         const bool known = i > 0 && i < sizeof codes / sizeof *codes;
         cop_message m = {.type = COP_MESSAGE_FAILURE, .failure = {(cop_err)i, "why"}};
         cop_message back = travel(&m);
-        if (known) assert_int_equal(codes[i], i); /* without a gap */
+        if (known) assert_int_equal(codes[i], i); /* the codes have no gaps */
         assert_int_equal(back.failure.code, known ? codes[i] : COP_ERR_INTERNAL);
         cop_message_fini(&back);
     }
@@ -273,7 +273,7 @@ static void test_same_message_gives_same_bytes(void **state) {
     cop_message_fini(&m);
 }
 
-/* The bytes given in docs/reference/protocol.md. To change them is to change the protocol. */
+/* The bytes are those in docs/reference/protocol.md. If they change, the protocol changes. */
 static void test_golden_frame(void **state) {
     (void)state;
     static const unsigned char golden[128] = {
@@ -303,7 +303,7 @@ static void test_every_flipped_bit_is_refused(void **state) {
     cop_message_fini(&m);
 }
 
-/* Damage of one to a few hundred bits, in bursts or scattered. */
+/* Each frame is damaged in one to a few hundred bits, which are adjacent or scattered. */
 static void test_a_million_damaged_frames_are_all_refused(void **state) {
     (void)state;
     enum { FRAMES = 1000000 };
@@ -366,7 +366,7 @@ static void test_wrong_lengths_are_refused(void **state) {
                                        UINT64_MAX, UINT64_MAX - 63, UINT64_MAX / 2};
     const char *lies = "the frame's header has inconsistent lengths";
     for (size_t i = 0; i < sizeof lengths / sizeof *lengths; i++) {
-        refuse_field(AT_PARTS + 8, 8, lengths[i], COP_ERR_PROTOCOL, lies); /* of an absent part */
+        refuse_field(AT_PARTS + 8, 8, lengths[i], COP_ERR_PROTOCOL, lies); /* part 1 is absent */
         refuse_field(AT_PARTS + 24, 8, lengths[i], COP_ERR_PROTOCOL, lies);
     }
     refuse_field(AT_PROTO, 4, (64 << 10) + 1, COP_ERR_PROTOCOL, lies);

@@ -66,7 +66,8 @@ static void set(Coppice__Job *job, const char *assignment) {
     if (cop_document_set(job, assignment, &error)) fail_msg("%s", error.text);
 }
 
-/* Equal messages have equal bytes, because protobuf-c writes fields in the order of their tags. */
+/* Compares two jobs by their packed bytes. Equal messages have equal bytes, because protobuf-c
+ * writes fields in the order of their tags. */
 static void assert_equal(const Coppice__Job *a, const Coppice__Job *b) {
     cop_buffer *x = cop_proto_pack(&a->base), *y = cop_proto_pack(&b->base);
     assert_int_equal(x->size, y->size);
@@ -510,7 +511,7 @@ static void test_fields_remember_file_line_and_column(void **state) {
     expect_where(j, "data.test.labels", "job.yaml:6:81");
     expect_where(j, "model[2].linear.units", "job.yaml:11:21");
     expect_where(j, "model[2]", "job.yaml:11:5");
-    expect_where(j, "train.steps", "job.yaml:15:8"); /* absent, so the place of train */
+    expect_where(j, "train.steps", "job.yaml:15:8"); /* absent: the place of `train` */
     expect_where(j, "nowhere", "job.yaml:1:1");
     set(j, "train.steps=9");
     set(j, "model.2={linear: {units: 5}}");

@@ -83,7 +83,7 @@ static void test_unknown_fields_are_refused(void **state) {
     "mnist, cifar10, cifar100, idx, csv, npy, image-folder, synthetic-digits, or the name of a "   \
     "data set that the coordinator has"
 
-/* `sentence`, followed by all kinds in the schema. */
+/* Expects `sentence`, followed by the names of all kinds in the schema. */
 static void expect_unknown_layer(const char *line, const char *sentence) {
     const ProtobufCMessageDescriptor *layer = &coppice__layer__descriptor;
     char text[2048];
@@ -113,7 +113,7 @@ static void test_unknown_layers_losses_and_optimizers_are_refused(void **state) 
            "\"cosine\"? (expected one of constant, step, inverse, exponential, cosine)");
 }
 
-/* A name that is suggested for another program's word exists in the job file. */
+/* Every name that is suggested for a word of another program must exist in job files. */
 static void test_suggested_fields_exist(void **state) {
     (void)state;
     const char *meant = NULL;

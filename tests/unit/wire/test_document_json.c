@@ -1,4 +1,4 @@
-/* JSON is read back into the messages from which it was printed. */
+/* JSON that was printed from a message is read back into an equal message. */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>

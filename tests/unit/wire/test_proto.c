@@ -108,7 +108,7 @@ static void test_unknown_enum_values_are_refused(void **state) {
     assert_int_equal(unpack(&coppice__job__descriptor, "\x18\x09", 2, 1 << 16, &error),
                      COP_ERR_PROTOCOL);
     assert_string_equal(error.text, "field numerics has the unknown value 9");
-    /* 2^32 + 1 would be 1 in 32 bits */
+    /* cut to 32 bits, 2^32 + 1 would be 1 */
     assert_int_equal(
         unpack(&coppice__job__descriptor, "\x18\x81\x80\x80\x80\x10", 6, 1 << 16, NULL),
         COP_ERR_PROTOCOL);
@@ -124,7 +124,7 @@ static size_t put_varint(uint8_t *to, uint64_t value) {
     return size;
 }
 
-/* The fields that lead from a message to an enum. */
+/* The path of fields that leads from a message to an enum. */
 typedef struct enum_path {
     const cop_proto_field *fields[8];
     int count;

@@ -98,7 +98,7 @@ static void test_backoff_doubles_to_two_seconds(void **state) {
         full = full * 2 < 2000 ? full * 2 : 2000;
     }
     step(&a, WORKER_EVENT_WELCOME);
-    assert_in_range(lose(&a, COP_ERR_CLOSED, 0).wait_ms, 38, 50); /* from the start again */
+    assert_in_range(lose(&a, COP_ERR_CLOSED, 0).wait_ms, 38, 50); /* the shortest pause again */
 }
 
 static void test_backoff_differs_between_workers(void **state) {
@@ -124,7 +124,7 @@ static void test_agent_of_a_refused_worker_ends(void **state) {
         assert_int_equal(end.type, WORKER_ACTION_END);
         assert_int_equal(end.error, refusals[i]);
     }
-    worker_agent a = fresh(true, 0); /* a full pool may have room later */
+    worker_agent a = fresh(true, 0); /* a full pool may get room later */
     assert_int_equal(lose(&a, COP_ERR_LIMIT, 0).type, WORKER_ACTION_WAIT);
 }
 
@@ -146,7 +146,7 @@ static void test_embedded_worker_gives_up_when_coordinator_is_gone(void **state)
     (void)state;
     worker_agent a = fresh(false, 0);
     step(&a, WORKER_EVENT_WELCOME);
-    for (int i = 0; i < 2; i++) { /* once or twice may be a lost connection */
+    for (int i = 0; i < 2; i++) { /* the first two times may be lost connections */
         assert_int_equal(lose(&a, COP_ERR_CLOSED, 0).type, WORKER_ACTION_WAIT);
         step(&a, WORKER_EVENT_WAITED);
     }

@@ -35,7 +35,8 @@ static cop_buffer *run(worker_compute *c, cop_message lease, cop_result *result)
     return gradient;
 }
 
-/* The whole step in one pass of common/nn; every way of leasing must equal it. */
+/* Computes the whole step in one pass of common/nn. However the step is leased, the result must
+ * equal this. */
 static cop_buffer *reference(const fixture *f, uint64_t step, cop_pass_result *result) {
     cop_message m = train_lease(f, step, 0, SHARDS, false);
     cop_buffer *gradient = cop_buffer_create(gradient_size(f));
@@ -64,7 +65,7 @@ static cop_buffer *reference(const fixture *f, uint64_t step, cop_pass_result *r
 static void test_whole_step_on_any_number_of_threads(void **state) {
     const fixture *f = *state;
     for (uint64_t step = 1; step <= 12;
-         step += 11) { /* the 12th has 3 samples: shards are absent */
+         step += 11) { /* step 12 has 3 samples, so some shards are absent */
         cop_pass_result expected;
         cop_buffer *wanted = reference(f, step, &expected);
         for (int threads = 1; threads <= 8; threads++) {
@@ -217,7 +218,8 @@ static void test_new_spec_under_the_same_job_number_is_used(void **state) {
     drop_fixture(&other);
 }
 
-/* L2: a warm step allocates no memory, nor does a repeated spec. */
+/* A step that is not the first allocates no memory, not even if its lease contains the job again.
+ */
 static void test_warm_lease_allocates_no_memory(void **state) {
     const fixture *f = *state;
     for (int threads = 1; threads <= 3; threads++) {
@@ -256,7 +258,7 @@ static void test_members_on_any_number_of_threads(void **state) {
     assert_int_equal(r.kind, COP_LEASE_ENSEMBLE);
     assert_int_equal(r.samples, COUNT);
     assert_int_equal(r.step, 4);
-    for (int threads = 2; threads <= 8; threads += 3) { /* fewer than members, as many, more */
+    for (int threads = 2; threads <= 8; threads += 3) { /* fewer than members, and more */
         worker_compute *c = make_compute(threads);
         cop_buffer *again = run(c, ensemble_lease(f, COUNT, 2, MEMBERS), &r);
         assert_memory_equal(again->data, all->data, all->size);
@@ -328,7 +330,7 @@ static void test_bad_leases_are_reported(void **state) {
     m.lease.step = 0;
     expect_failure(c, m, "step is 0");
     m = train_lease(f, 1, 0, SHARDS, true);
-    m.lease.step = (uint64_t)UINT32_MAX + 1; /* D3 has 32 bits for it */
+    m.lease.step = (uint64_t)UINT32_MAX + 1; /* the counter of D3 has 32 bits for the step */
     expect_failure(c, m, "step is 4294967296");
     m = train_lease(f, 1, 0, SHARDS, true);
     m.part[COP_PART_SAMPLES]->size--;

@@ -11,7 +11,7 @@
 
 #define BEAT_MS 40
 
-/* How the coordinator handles the next PULL; each applies once, then GIVE again. */
+/* How the coordinator handles the next PULL. Each of these applies once; then it is GIVE again. */
 typedef enum script { GIVE, SAY_UNKNOWN, CUT, DROP_AND_FORGET } script;
 
 typedef struct coordinator {
@@ -81,7 +81,7 @@ static void on_hello(coordinator *c, cop_request *request, const cop_hello *h) {
 
 static void give(coordinator *c, cop_request *request) {
     if (atomic_load(&c->leases) <= 0) {
-        c->held = request; /* until there is work, or the end */
+        c->held = request; /* it is held until there is work or the test ends */
         return;
     }
     int left = atomic_fetch_sub(&c->leases, 1);
@@ -323,7 +323,7 @@ static void test_drain_delivers_the_last_result(void **state) {
     end_worker(w);
     assert_int_equal(atomic_load(&c->goodbyes), 1);
     int given = 1000000 - atomic_load(&c->leases);
-    assert_int_equal(atomic_load(&c->results), given); /* none wasted */
+    assert_int_equal(atomic_load(&c->results), given); /* every lease was computed and sent */
 }
 
 static void test_coordinator_drains_by_heartbeat(void **state) {
@@ -385,7 +385,7 @@ static void test_interrupted_pull_is_sent_again(void **state) {
     give_leases(w, 1);
     assert_true(reaches(&c->results, 2));
     assert_int_equal(atomic_load(&c->resent), 1);
-    assert_int_equal(atomic_load(&c->hellos), 1); /* the session is the same */
+    assert_int_equal(atomic_load(&c->hellos), 1); /* no new HELLO: the session is the same */
     end_worker(w);
 }
 
@@ -410,7 +410,7 @@ static void test_cancel_ends_the_worker_at_once(void **state) {
     assert_in_range((cop_clock_ns() - began) / 1000000, 0, 3000);
 }
 
-/* L2: over the memory transport a warm step allocates no memory on either side. */
+/* Over the memory transport, a step that is not the first allocates no memory on either side. */
 static void test_warm_step_allocates_no_memory(void **state) {
     world *w = *state;
     coordinator *c = &w->coordinator;
