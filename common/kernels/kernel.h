@@ -389,9 +389,10 @@ typedef struct cop_transpose {
 typedef struct cop_kernels {
     const char *name; /* "baseline", "avx2", "avx512", "neon" */
     void (*gemm)(const cop_gemm *g, void *workspace);
-    /* The same product with the same bits, for a B with many zeros, which it skips. The product has
-     * no segments. Returns false if skipping would not pay, if shape, strides or a long k do not
-     * suit it, or if A is not finite; then C is undefined, and the caller runs gemm. */
+    /* The same product with the same bits, for an operand with many zeros, which it skips: that is
+     * A in a product with segments, B in any other. Returns false if skipping would not pay, if
+     * shape, strides or a long k do not suit it, or if the other operand is not finite; then C is
+     * undefined, and the caller runs gemm. */
     bool (*gemm_sparse)(const cop_gemm *g, void *workspace);
     /* Converts u8 rows to f32, feature-major: x[feature][sample] = value / 255.0f. Padding columns
      * become 0. */

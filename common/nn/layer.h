@@ -241,8 +241,8 @@ static inline void cop_layer_phase(const cop_layer *layer, const cop_layer_conte
     cop_lane_enter(c->lane, phase, layer->index);
 }
 
-/* Computes C = A B (see cop_gemm) in a forward pass. If c->sparse is set, it tries the sparse
- * product first, which skips zeros. Both products give the same bits. */
+/* Computes C = A B (see cop_gemm). If c->sparse is set, it tries the sparse product first, which
+ * skips zeros. Both products give the same bits. */
 static inline void cop_layer_product(const cop_layer_context *c, const cop_gemm *g) {
     if (!c->sparse || !c->kernels->gemm_sparse(g, c->workspace))
         c->gemm(c->kernels, g, c->workspace);

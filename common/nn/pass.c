@@ -264,6 +264,7 @@ void cop_pass_train(cop_pass *pass, const float *weights, const cop_shard_work *
     take_labels(pass, samples, c.ld);
     take_shards(pass, work, c.columns, c.ld);
     c.mode = COP_MODE_TRAIN;
+    c.sparse = pass->numerics == COP_NUMERICS_PORTABLE;
     c.segments = pass->segments;
     c.segment_count = work->shard_count;
     c.step = work->step;

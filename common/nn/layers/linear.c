@@ -107,7 +107,7 @@ static void linear_backward(const cop_layer *layer, const cop_layer_context *c,
         .segments = c->segments,
         .segment_count = c->segment_count,
     };
-    c->gemm(c->kernels, &weight, c->workspace);
+    cop_layer_product(c, &weight);
     if (layer->spec.bias)
         c->kernels->row_sums(t->dy, units, c->ld, c->segments, c->segment_count,
                              c->gradients + parameters[1].offset);
@@ -126,7 +126,7 @@ static void linear_backward(const cop_layer *layer, const cop_layer_context *c,
         .c = t->dx, /* (in, ld) */
         .ldc = c->ld,
     };
-    c->gemm(c->kernels, &down, c->workspace);
+    cop_layer_product(c, &down);
 }
 
 static double linear_flop(const cop_layer *layer) {

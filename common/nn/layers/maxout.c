@@ -118,7 +118,7 @@ static void maxout_forward(const cop_layer *layer, const cop_layer_context *c, c
             .blocks = layer->blocks,
             .block_count = layer->block_count,
         };
-        c->gemm(c->kernels, &product, c->workspace);
+        cop_layer_product(c, &product);
         const cop_maxout shape = {count, pieces, c->ld};
         c->kernels->maxout(&shape, c->scratch, y + at, winners ? winners + at : NULL);
     }
@@ -147,7 +147,7 @@ static void maxout_backward(const cop_layer *layer, const cop_layer_context *c,
         .segments = c->segments,
         .segment_count = c->segment_count,
     };
-    c->gemm(c->kernels, &weight, c->workspace);
+    cop_layer_product(c, &weight);
     if (layer->spec.bias)
         c->kernels->row_sums(dz, rows, c->ld, c->segments, c->segment_count,
                              c->gradients + parameters[1].offset);
@@ -166,7 +166,7 @@ static void maxout_backward(const cop_layer *layer, const cop_layer_context *c,
         .c = t->dx, /* (in, ld) */
         .ldc = c->ld,
     };
-    c->gemm(c->kernels, &down, c->workspace);
+    cop_layer_product(c, &down);
 }
 
 static double maxout_flop(const cop_layer *layer) {

@@ -1,6 +1,6 @@
 /* Products for thinned networks, on every instruction set. With `blocks`, k is split as in the full
- * layer, so that removing summands that are 0 keeps the bits. gemm_sparse, for a B with many zeros,
- * must equal gemm bit for bit. LABELS: quick */
+ * layer, so that removing summands that are 0 keeps the bits. gemm_sparse, for an operand with many
+ * zeros (B, or A if k has segments), must equal gemm bit for bit. LABELS: quick */
 #include <math.h>
 #include <setjmp.h>
 #include <stdarg.h>
@@ -222,6 +222,134 @@ static void test_special_values_are_computed(void **state) {
     on_each_isa(special_check);
 }
 
+/* ---- skipped zeros of A, in products with segments ---- */
+
+enum { SEGMENTS_MAX = 40 };
+
+typedef struct left_case {
+    int m, n, k, percent, segments;
+    bool by_rows, runs; /* by_rows: B is stored by rows; otherwise by columns, as in a layer */
+} left_case;
+
+/* Cuts k into segments of random lengths, some of them empty. */
+static void cut(int k, int count, uint32_t *random, int offsets[SEGMENTS_MAX + 1]) {
+    offsets[0] = 0;
+    for (int s = 1; s < count; s++) {
+        const int rest = k - offsets[s - 1], most = 2 * k / count + 1;
+        const int size = next(random) % 5 == 0 ? 0 : (int)(next(random) % (uint32_t)most);
+        offsets[s] = offsets[s - 1] + (size < rest ? size : rest);
+    }
+    offsets[count] = k;
+}
+
+/* A product with segments. The rows of A are longer than k, as the padded columns of a layer are;
+ * what follows k is NaN. */
+static cop_gemm left_product(const left_case *s, float *a, const float *b, const int *offsets) {
+    const int ld = s->k + 5;
+    for (int i = 0; i < s->m; i++)
+        for (int p = s->k; p < ld; p++) a[i * ld + p] = NAN;
+    return (cop_gemm){.m = s->m,
+                      .n = s->n,
+                      .k = s->k,
+                      .a = a,
+                      .a_row = ld,
+                      .a_col = 1,
+                      .b = b,
+                      .b_row = s->by_rows ? s->n : 1,
+                      .b_col = s->by_rows ? 1 : s->k,
+                      .ldc = s->n,
+                      .segments = offsets,
+                      .segment_count = s->segments};
+}
+
+static void left_check(const cop_kernels *kernels, const left_case *s) {
+    const size_t count = (size_t)s->m * (size_t)s->n;
+    uint32_t random = (uint32_t)(s->m * 31 + s->n * 7 + s->k + s->percent);
+    int offsets[SEGMENTS_MAX + 1];
+    float *a = values((size_t)s->m * (size_t)(s->k + 5), s->percent, random + 1);
+    float *b = values((size_t)s->k * (size_t)s->n, 60, random + 2);
+    float *c = values(count + 1, 50, 3), *expected = values(count, 50, 4);
+    cut(s->k, s->segments, &random, offsets);
+    cop_gemm g = left_product(s, a, b, offsets);
+    g.c = expected;
+    kernels->gemm(&g, workspace);
+    g.c = c;
+    c[count] = 42.0f;
+    assert_true(kernels->gemm_sparse(&g, workspace) == s->runs);
+    if (s->runs) assert_memory_equal(c, expected, count * sizeof *c);
+    assert_true(c[count] == 42.0f);
+    cop_free(a), cop_free(b), cop_free(c), cop_free(expected);
+}
+
+static void left_cases(const cop_kernels *kernels) {
+    static const left_case cases[] = {
+        {64, 128, 64, 25, 4, false, true},    {1000, 784, 64, 25, 4, false, true},
+        {33, 65, 9, 40, 1, false, true},      {128, 300, 128, 50, 8, true, true},
+        {600, 200, 300, 30, 1, false, true},  {300, 257, 700, 10, 3, false, true},
+        {50, 130, 1000, 30, 40, false, true}, {40, 64, 100, 0, 7, false, true},
+        {64, 128, 64, 95, 4, false, false},   {8, 128, 64, 25, 4, false, false},
+        {64, 10, 64, 25, 4, false, false},    {64, 128, 4, 25, 2, false, false},
+    };
+    for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) left_check(kernels, &cases[i]);
+}
+
+static void test_skipping_zeros_of_gradients_does_not_change_the_bits(void **state) {
+    (void)state;
+    on_each_isa(left_cases);
+}
+
+/* Random shapes, segments and densities. */
+static void left_sweep(const cop_kernels *kernels) {
+    uint32_t random = 5;
+    for (int i = 0; i < 40; i++) {
+        left_case s = {.m = 32 + (int)(next(&random) % 100),
+                       .n = 64 + (int)(next(&random) % 300),
+                       .k = 8 + (int)(next(&random) % 300),
+                       .percent = (int)(next(&random) % 55),
+                       .segments = 1 + (int)(next(&random) % SEGMENTS_MAX),
+                       .by_rows = next(&random) % 2,
+                       .runs = true};
+        left_check(kernels, &s);
+    }
+}
+
+static void test_random_sparse_gradients_give_the_bits_of_the_full_product(void **state) {
+    (void)state;
+    on_each_isa(left_sweep);
+}
+
+static void left_special_check(const cop_kernels *kernels) {
+    const left_case s = {64, 200, 96, 30, 6, false, true};
+    const int offsets[] = {0, 16, 32, 48, 64, 80, 96};
+    float *a = values((size_t)s.m * (size_t)(s.k + 5), s.percent, 41);
+    float *b = values((size_t)s.k * (size_t)s.n, 100, 42);
+    float *c = values((size_t)s.m * (size_t)s.n, 50, 43);
+    float *expected = values((size_t)s.m * (size_t)s.n, 50, 44);
+    cop_gemm g = left_product(&s, a, b, offsets);
+    const int ld = (int)g.a_row;
+    a[3 * ld + 5] = NAN, a[9 * ld + 7] = INFINITY, a[10 * ld] = -INFINITY, a[11 * ld] = 0x1p-149f;
+    g.c = expected;
+    kernels->gemm(&g, workspace);
+    g.c = c;
+    assert_true(kernels->gemm_sparse(&g, workspace));
+    for (int i = 0; i < s.m * s.n; i++)
+        assert_true(isnan(expected[i]) ? isnan(c[i]) : memcmp(c + i, expected + i, 4) == 0);
+    assert_true(isnan(c[3 * s.n]) && !isfinite(c[9 * s.n]) && isfinite(c[4 * s.n]));
+    static const float wrong[] = {INFINITY, -INFINITY, NAN};
+    for (int i = 0; i < s.k * s.n; i += 1013) { /* 0 times infinity is not 0 */
+        const float old = b[i];
+        b[i] = wrong[i % 3];
+        assert_false(kernels->gemm_sparse(&g, workspace));
+        b[i] = old;
+    }
+    cop_free(a), cop_free(b), cop_free(c), cop_free(expected);
+}
+
+static void test_special_values_of_gradients_are_computed(void **state) {
+    (void)state;
+    on_each_isa(left_special_check);
+}
+
 static int open_workspace(void **state) {
     (void)state;
     workspace = cop_alloc_raw(COP_GEMM_WORKSPACE);
@@ -240,6 +368,9 @@ int main(void) {
         cmocka_unit_test(test_skipping_zeros_does_not_change_the_bits),
         cmocka_unit_test(test_non_finite_weights_are_not_skipped),
         cmocka_unit_test(test_special_values_are_computed),
+        cmocka_unit_test(test_skipping_zeros_of_gradients_does_not_change_the_bits),
+        cmocka_unit_test(test_random_sparse_gradients_give_the_bits_of_the_full_product),
+        cmocka_unit_test(test_special_values_of_gradients_are_computed),
     };
     return cmocka_run_group_tests(tests, open_workspace, close_workspace);
 }
