@@ -42,8 +42,8 @@ void cli_run_folder_fini(cli_run_folder *folder);
  * (cop_data_destroy). */
 cop_err cli_run_folder_open_data(const Coppice__Job *job, const char *path,
                                  const cli_options *options, cop_data **data, cop_error *error);
-/* Opens the data of the job file at `path`. If the file is in a run folder, as
- * cli_run_folder_open_data. Otherwise it looks for the data in --data if that is given, or in the
+/* Opens the data of the job file at `path`. If the file is in a run folder, does the same as
+ * cli_run_folder_open_data. Otherwise looks for the data in --data if that is given, or in the
  * place that the job file names. The caller owns *data (cop_data_destroy). */
 cop_err cli_run_folder_open_job_data(const Coppice__Job *job, const char *path,
                                      const cli_options *options, cop_data **data, cop_error *error);

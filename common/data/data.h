@@ -82,14 +82,14 @@ typedef struct cop_idx_files {
 cop_err cop_data_load_idx(const cop_idx_files *files, const char *name, cop_data **out,
                           cop_error *error);
 /* Loads the four files of MNIST from a folder by their usual names, such as
- * train-images-idx3-ubyte or train-images.idx3-ubyte, also with .gz. NOT_FOUND names the missing
- * file. */
+ * train-images-idx3-ubyte or train-images.idx3-ubyte, also with .gz. NOT_FOUND: a file is missing;
+ * the error names it. */
 cop_err cop_data_load_mnist(const char *folder, cop_data **out, cop_error *error);
 /* Load CIFAR's binary files from the subfolder that CIFAR's archive creates
  * (cifar-10-batches-bin or cifar-100-binary) if `folder` has it, otherwise from `folder`. The files
  * of CIFAR-10 are data_batch_1.bin to data_batch_5.bin and test_batch.bin. Those of CIFAR-100 are
- * train.bin and test.bin; their fine labels are used. Samples are u8 (3, 32, 32). NOT_FOUND names
- * the missing file. */
+ * train.bin and test.bin; their fine labels are used. Samples are u8 (3, 32, 32). NOT_FOUND: a file
+ * is missing; the error names it. */
 cop_err cop_data_load_cifar10(const char *folder, cop_data **out, cop_error *error);
 cop_err cop_data_load_cifar100(const char *folder, cop_data **out, cop_error *error);
 /* Renders `train` and `test` images of digits, u8 (1, 28, 28): glyphs of strokes with affine and

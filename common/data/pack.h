@@ -14,10 +14,10 @@ typedef struct pack_part {
     uint32_t count;  /* number of samples */
 } pack_part;
 
-/* Allocates a pack for both parts (training, test), and a set that points into it. Samples are
- * undefined and labels are 0. The caller fills in samples and labels (pack_samples, pack_labels),
- * then calls one of the pack_finish functions. `classes` must be at least 1; pack_finish replaces
- * it. INPUT: the parts differ in shape or type. NO_MEMORY. */
+/* Allocates a pack for both parts (training, test), and a set that points into it. The values of
+ * the samples are undefined, and all labels are 0. The caller fills in samples and labels
+ * (pack_samples, pack_labels), then calls one of the pack_finish functions. `classes` must be at
+ * least 1; pack_finish replaces it. INPUT: the parts differ in shape or type. NO_MEMORY. */
 cop_err pack_create(const char *name, int32_t classes, const pack_part parts[2], cop_data **out,
                     cop_error *error);
 /* Sets the number of classes and computes the digest. Afterwards the set must not change. */

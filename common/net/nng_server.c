@@ -377,8 +377,8 @@ static int start_listener(net_nng *nng, const char *url) {
 }
 
 /* Listens at every address that the host in the URL resolves to; nng itself would bind only the
- * first one. An address that this machine does not have (::1 of localhost on a machine without
- * IPv6) is skipped. It is an error only if this machine has none of the addresses. */
+ * first one. Skips addresses that this machine does not have (::1 of localhost on a machine without
+ * IPv6). Fails only if this machine has none of the addresses. */
 static cop_err listen_tcp(net_nng *nng, const char *url, cop_error *error) {
     net_addresses addresses;
     int bound = 0, absent = NNG_EADDRINVAL;

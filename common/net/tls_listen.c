@@ -162,9 +162,9 @@ static cop_err explain_bind(int number, const char *url, cop_error *error) {
     return number == EACCES ? COP_ERR_DENIED : COP_ERR_INPUT;
 }
 
-/* Binds every address that the host in the URL resolves to. An address that this machine does not
- * have (::1 of localhost on a machine without IPv6) is skipped. It is an error only if this machine
- * has none of the addresses. */
+/* Binds every address that the host in the URL resolves to. Skips addresses that this machine does
+ * not have (::1 of localhost on a machine without IPv6). Fails only if this machine has none of the
+ * addresses. */
 static cop_err bind_all(tls_acceptor *acceptor, const char *url, cop_error *error) {
     net_addresses addresses;
     int absent = EADDRNOTAVAIL;

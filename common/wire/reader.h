@@ -98,8 +98,8 @@ void cop_describe_expected(const cop_proto_field *field, const cop_field_row *ro
  * "batsh": did you mean "batch"? (expected one of ...)`. */
 void cop_describe_unknown(const cop_field_path *p, const cop_proto_type *type, const char *name,
                           cop_str *out);
-/* Appends the names of an enum's values to *out, with commas between them, but with the text `last`
- * before the last name. With `last` " or " it appends, for example, "keep or drop". */
+/* Appends the names of an enum's values to *out. Commas separate them, but the text `last` comes
+ * before the last name. If `last` is " or ", the result is, for example, "keep or drop". */
 void cop_describe_enum(const ProtobufCEnumDescriptor *e, const char *last, cop_str *out);
 /* The text of a scalar node, owned by the node. A zero byte follows the text; the text itself may
  * contain zero bytes, too. NULL: the node is a map or a list. */

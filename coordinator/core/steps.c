@@ -332,7 +332,7 @@ static void count_unused(core_job *job, const coord_result_info *r) {
     const round_block *b = NULL;
     const bool ours = steps_has_leases(job) && is_of_round(&job->round, r);
     if (ours) b = round_block_at(&job->round, block_of(r));
-    if (ours && block_of(r) < job->round.base) /* the ensemble's window has passed it */
+    if (ours && block_of(r) < job->round.base) /* the block is no longer in the ensemble's window */
         job->counts.late++;
     else if (!b || b->state != ROUND_DONE)
         job->counts.stale++;

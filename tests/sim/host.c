@@ -152,7 +152,7 @@ static void take_pull(sim *s, const sim_message *m) {
         answer_nothing(s, m, true, false);
         return;
     }
-    if (!session) { /* the core has removed it meanwhile */
+    if (!session) { /* the core has removed the worker in the meantime */
         answer_nothing(s, m, false, true);
         return;
     }

@@ -134,8 +134,8 @@ static bool run_seed(const sim_options *options, totals *t, bool quiet) {
     return false;
 }
 
-/* Runs at most `seeds` seeds, for about `seconds` seconds at most, and until FAILURES_MAX have
- * failed. */
+/* Runs seeds until `seeds` have run, about `seconds` seconds have passed, or FAILURES_MAX seeds
+ * have failed. */
 static void run_many(const sim_options *options, uint64_t seeds, double seconds, bool progress,
                      totals *t) {
     sim_options o = *options;

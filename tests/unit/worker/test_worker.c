@@ -346,7 +346,8 @@ static void test_worker_unknown_to_the_coordinator_joins_again(void **state) {
     end_worker(w);
 }
 
-/* The coordinator gave the worker up and dropped its PULL; the heartbeat's reply reports this. */
+/* The coordinator has removed the worker and dropped its PULL. The worker learns this from the
+ * reply to its heartbeat. */
 static void test_forgotten_worker_stops_waiting_for_its_pull(void **state) {
     world *w = *state;
     coordinator *c = &w->coordinator;
