@@ -62,7 +62,7 @@ static void warn_of_label(const csv_file *f, uint32_t last) {
         if (f->roles[c] != CSV_VALUE || !means_label(f, c)) continue;
         cop_log(COP_LOG_WARN, "data",
                 "%s: the last column, \"%.60s\", is used as the label, although a column is called "
-                "\"%s\": data.label: %s selects it (coppice inspect: --label %s)",
+                "\"%s\": to use that one, set data.label: %s (coppice inspect: --label %s)",
                 f->path, f->names[last], f->names[c], f->names[c], f->names[c]);
         return;
     }
@@ -254,12 +254,11 @@ static void warn_of_line_numbers(const csv_file *f, const cop_data_part *part) {
     uint32_t column = 0, values = 0;
     if (value == UINT32_MAX || f->values < 2) return;
     for (; f->roles[column] != CSV_VALUE || values++ < value; column++) continue;
-    cop_log(
-        COP_LOG_WARN, "data",
-        "%s: column %u%s%.60s%s contains line numbers, but is used as a value: data.drop: [\"%u\"] "
-        "drops it (coppice inspect: --drop %u)",
-        f->path, column + 1, f->names ? " (\"" : "", f->names ? f->names[column] : "",
-        f->names ? "\")" : "", column + 1, column + 1);
+    cop_log(COP_LOG_WARN, "data",
+            "%s: column %u%s%.60s%s contains line numbers, but is used as a value: to drop it, set "
+            "data.drop: [\"%u\"] (coppice inspect: --drop %u)",
+            f->path, column + 1, f->names ? " (\"" : "", f->names ? f->names[column] : "",
+            f->names ? "\")" : "", column + 1, column + 1);
 }
 
 static pack_part part_of(const csv_file *f, uint32_t rows) {

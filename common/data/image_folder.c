@@ -164,8 +164,8 @@ static cop_err fill_image(void *context, const char *path, size_t class, cop_err
     cop_err e = COP_OK;
     if (image.height != dims[1] || image.width != dims[2])
         e = cop_fail(error, COP_ERR_INPUT,
-                     "%s has %d x %d pixels: expected %d x %d, as in %s (data.resize: [%d, %d] "
-                     "gives all images this size)",
+                     "%s has %d x %d pixels: expected %d x %d, as in %s (set data.resize: "
+                     "[%d, %d] to give all images this size)",
                      path, image.width, image.height, dims[2], dims[1], f->first, dims[1], dims[2]);
     else if (image.channels > dims[0]) {
         f->colour = true;

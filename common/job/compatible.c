@@ -147,7 +147,8 @@ static cop_err fail_different(const Coppice__Job *ours, const Coppice__Job *thei
                     "from this one's%s%s%s%s%s%s%s",
                     path, found ? ": " : "", found ? d.path : "", found ? " is " : "",
                     found ? d.ours : "", found ? ", was " : "", found ? d.theirs : "",
-                    length ? ": a cosine schedule fixes the length of its job" : "");
+                    length ? " (with a cosine schedule, the number of steps must stay the same)"
+                           : "");
 }
 
 cop_err job_check_compatible(const cop_job *job, Coppice__Job *theirs, const char *path,

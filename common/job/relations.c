@@ -39,12 +39,12 @@ static cop_err check_sgd(const Coppice__Job *m, const Coppice__Sgd *s, cop_error
                                  "optimizer.sgd.nesterov is true: it needs a momentum above 0");
     if (s->has_momentum_final && !s->momentum_steps)
         return cop_document_fail(m, "optimizer.sgd.momentum_final", error,
-                                 "optimizer.sgd.momentum_final is given: expected momentum_steps "
-                                 "too, the length of the ramp");
+                                 "optimizer.sgd.momentum_final is given: expected momentum_steps, "
+                                 "too, the number of steps in which the momentum changes");
     if (s->has_momentum_final && s->momentum == 0)
         return cop_document_fail(m, "optimizer.sgd.momentum_final", error,
                                  "optimizer.sgd.momentum_final is given: expected a momentum above "
-                                 "0, where the ramp begins");
+                                 "0 for the first step");
     return COP_OK;
 }
 

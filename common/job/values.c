@@ -62,7 +62,7 @@ void cop_job_warn_of_values(const cop_job *job, const cop_data *data, cop_str *o
     if (r.seen[0] >= -FAR && r.seen[1] <= FAR) return;
     cop_str_printf(out,
                    "data.normalize: the network sees values from %.4g to %.4g: networks learn "
-                   "badly from values far outside -10 to 10, %s\n",
+                   "badly from values far outside -10 to 10 (%s)\n",
                    r.seen[0], r.seen[1],
                    normalize == COPPICE__DATA__NORMALIZE__STANDARD
                        ? "some lie far from the mean of their column"

@@ -292,7 +292,7 @@ def test_image_layers_may_come_first(defaults, tmp_path, layer):
 
 
 @pytest.mark.parametrize("change, sentence", [
-    ("train.epochs=2", "train.epochs is 2, was 1: a cosine schedule fixes the length of its job"),
+    ("train.epochs=2", "train.epochs is 2, was 1 (with a cosine schedule, the number of steps must stay the same)"),
     ("optimizer.adam.rate=0.5", "optimizer.adam.rate is 0.5, was 0.01"),
     ("seed=7", "seed is 7, was 1"),
     ("optimizer={sgd: {rate: 0.01}}", "optimizer is sgd, was adam"),

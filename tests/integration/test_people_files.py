@@ -177,7 +177,7 @@ def test_pictures_are_resized_to_one_size(coppice, job, tmp_path, height, width)
         expected.append(((both + first * second // 2) // (first * second)).astype(np.uint8).transpose(2, 0, 1))
     as_folder(tmp_path / "set", files)
     error = coppice("inspect", "set", status=2).stderr
-    assert "set/a/001.img has 10 x 10 pixels: expected 11 x 9, as in set/a/000.img (data.resize: [9, 11] gives all images this size)" in error
+    assert "set/a/001.img has 10 x 10 pixels: expected 11 x 9, as in set/a/000.img (set data.resize: [9, 11] to give all images this size)" in error
     digest = coppice("inspect", as_npz(tmp_path / "x.npz", np.stack(expected)), "--json")["digest"]
     assert coppice("inspect", "set", "--resize", f"{height}x{width}", "--json")["digest"] == digest
     name = job("{source: image-folder, train: set, validation: 2, resize: [%d, %d]}" % (height, width), classes=2)

@@ -198,7 +198,7 @@ static void test_invalid_relations_between_fields_are_refused(void **state) {
                 "data.target is input, and a sample has 784 features");
     refuse(d, "optimizer.sgd.momentum_final=0.99",
            "--set optimizer.sgd.momentum_final=0.99: optimizer.sgd.momentum_final is given: "
-           "expected momentum_steps too, the length of the ramp");
+           "expected momentum_steps, too, the number of steps in which the momentum changes");
     refuse(d, "evaluate.on=validation",
            "--set evaluate.on=validation: evaluate.on is validation, but data.validation is 0");
     refuse(d, "data.train={images: a, labels: b}",
