@@ -85,7 +85,7 @@ typedef enum coord_job_kind {
     COORD_ENSEMBLE    /* outputs of many networks on the same samples */
 } coord_job_kind;
 
-/* What the core knows of a job: only numbers. */
+/* Everything that the core knows about a job. It consists of numbers only. */
 typedef struct coord_job_info {
     uint64_t job;     /* number, ascending in order of submission, never 0 */
     int32_t priority; /* jobs with higher numbers go first */
@@ -395,7 +395,7 @@ void coord_actions_fini(coord_actions *actions);
 typedef struct coord_lease_counts {
     uint64_t given;     /* leases that were given to workers */
     uint64_t repeated;  /* leases of a block that had been leased before without a result */
-    uint64_t doubled;   /* repeated leases of a block that still had a holder, which was slow */
+    uint64_t doubled;   /* repeated leases of a block that a slow worker still held */
     uint64_t late;      /* unused because another result had finished the block */
     uint64_t twice;     /* unused because the same result had come before */
     uint64_t stale;     /* unused because the step or the lease of the result had ended */

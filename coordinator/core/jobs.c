@@ -319,12 +319,12 @@ cop_err jobs_add(coord_core *core, const coord_event *e, uint64_t now) {
 void jobs_roll_back(coord_core *core, core_job *job, uint64_t step) {
     bool sooner = !job->rollback_to || step + 1 < job->rollback_to;
     if (sooner) job->rollback_to = step + 1;
-    if (job->phase == PHASE_IDLE || job->phase == PHASE_LOADING) return; /* take_loaded continues */
-    if (job->phase == PHASE_UPDATING) return; /* steps_on_updated continues */
-    if (job->phase == PHASE_DIVERGED) return; /* on_failed continues */
+    if (job->phase == PHASE_IDLE || job->phase == PHASE_LOADING) return; /* take_loaded reloads */
+    if (job->phase == PHASE_UPDATING) return; /* steps_on_updated does the rest */
+    if (job->phase == PHASE_DIVERGED) return; /* on_failed does the rest */
     if (steps_has_leases(job)) steps_drop_round(core, job);
     job->phase = PHASE_HOLDING;
-    if (job->saving) return; /* on_checkpointed continues */
+    if (job->saving) return; /* on_checkpointed does the rest */
     job->phase = PHASE_LOADING;
     job->returning = true;
     job->counts.rollbacks++;

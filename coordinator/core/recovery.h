@@ -50,12 +50,14 @@ typedef enum store_kind {
 
 /* The need of a kind of record; RECOVERY_MUST_SURVIVE for STORE_BARRIER. */
 recovery_need recovery_need_of(store_kind kind);
-/* Must the record be on the disk, by fsync, when its transaction ends? False only for metrics and
- * events for which nobody waits: a loss of power may cost the newest of them. */
+/* True: the record must be on the disk, by fsync, when its transaction ends. False only for metrics
+ * and events for which nobody waits: a loss of power may cost the newest of them. */
 bool recovery_is_durable(store_kind kind, bool somebody_waits);
-/* May one more record of this kind wait to be written, if `queued` records of all kinds wait
- * already? RECOVERY_MAY_GO: while fewer than `limit` wait. RECOVERY_REFUSABLE: while fewer than
- * twice as many wait. RECOVERY_MUST_SURVIVE: always. */
+/* True: one more record of this kind may wait to be written, although `queued` records of all kinds
+ * wait already. By its need, this is true
+ *  - for RECOVERY_MAY_GO if fewer than `limit` records wait;
+ *  - for RECOVERY_REFUSABLE if fewer than 2 * `limit` records wait;
+ *  - for RECOVERY_MUST_SURVIVE always. */
 bool recovery_has_room(store_kind kind, uint32_t queued, uint32_t limit);
 
 /* ---- jobs after a restart ---- */

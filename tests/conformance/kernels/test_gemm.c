@@ -1,7 +1,7 @@
-/* Every product in the build must keep the contract of cop_gemm. The portable one must equal the
- * plain scalar definition of D4 and D5 in this file, bit for bit, for any shape, transposition,
- * alignment, split and instruction set. That of OpenBLAS must be within the error bound that holds
- * for any order of summation. LABELS: quick */
+/* Every product in the build must keep the contract of cop_gemm. The portable product must equal
+ * the plain scalar definition of D4 and D5 in this file, bit for bit, for any shape, transposition,
+ * alignment, split and instruction set. OpenBLAS's product must be within the error bound that
+ * holds for any order of summation. LABELS: quick */
 #include <math.h>
 #include <setjmp.h>
 #include <stdarg.h>
