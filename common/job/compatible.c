@@ -70,7 +70,7 @@ static void print_scalar(const cop_proto_field *field, const void *at, char *out
     }
 }
 
-/* Prints the name of the field that is set in a message of which only one field can be set. */
+/* Prints the name of the field that is set in a one-of, a message with exactly one field set. */
 static void print_choice(const cop_proto *m, char *out, size_t size) {
     snprintf(out, size, "not given");
     for (unsigned i = 0; i < m->descriptor->n_fields; i++)

@@ -46,7 +46,7 @@ typedef enum cop_tls_side { COP_TLS_SERVER, COP_TLS_CLIENT } cop_tls_side;
 /* The values of the TLS options. If an option was not given, its field is NULL, and the value of
  * its environment variable is used. */
 typedef struct cop_tls_options {
-    const char *folder; /* --tls-dir or COPPICE_TLS_DIR: has the files whose fields are NULL */
+    const char *folder; /* --tls-dir or COPPICE_TLS_DIR: the folder of files that are NULL below */
     const char *ca;     /* --tls-ca or COPPICE_TLS_CA; in the folder: ca.pem */
     const char *cert;   /* --tls-cert or COPPICE_TLS_CERT; in the folder: STEM.pem */
     const char *key;    /* --tls-key or COPPICE_TLS_KEY; in the folder: STEM.key */

@@ -418,8 +418,8 @@ void audit_take_result(coord_core *core, const core_arrival *arrival);
 bool audit_take_late_result(coord_core *core, const coord_event *event, uint64_t now);
 /* See coord_core_wants_digest. */
 bool audit_wants_digest(const coord_core *core, uint64_t worker, const coord_result_info *result);
-/* Call when a block of an ensemble was passed to the host, which adds it up, so that the core
- * cannot take it back. */
+/* Call when a block of an ensemble was passed to the host. The host adds it up, so the core cannot
+ * take it back. */
 void audit_note_member(core_job *job, const round_block *block);
 /* Call when the step's blocks were averaged: remembers which identities had unconfirmed results. */
 void audit_note_step(core_job *job);

@@ -9,7 +9,7 @@
 #include "common/base/log.h"
 #include "coordinator/store/store_state.h"
 
-#define QUEUE_MAX 16384 /* writes in the queue; recovery_has_room says for which kinds */
+#define QUEUE_MAX 16384 /* the limit of writes in the queue, for recovery_has_room */
 
 static const char no_room[] = "out of memory, or too many writes wait for the disk: try again";
 

@@ -603,7 +603,7 @@ static void test_refused_row_is_reported_and_does_not_block_others(void **state)
     cop_log_configure(COP_LOG_INFO, false);
 }
 
-/* Limits the files of this process to `bytes`. */
+/* Limits the size of each file that this process writes to `bytes`. */
 static void limit_files(rlim_t bytes) {
     struct rlimit limit;
     assert_int_equal(getrlimit(RLIMIT_FSIZE, &limit), 0);
