@@ -1,7 +1,7 @@
 /* Reads samples for the predictions of a trained model, from one file or from a folder of images.
- * They must have the shape and type of the samples that the model was trained on. Otherwise the
- * error describes the samples that were found and those that the model takes. The content of a file
- * decides its format, never its name. */
+ * They must have the shape of the samples that the model was trained on, and values that fit their
+ * type. Otherwise the error describes what was found and what the model takes. The content of a
+ * file decides its format, never its name. */
 #ifndef COP_DATA_SAMPLES_H
 #define COP_DATA_SAMPLES_H
 

@@ -65,9 +65,9 @@ bool coord_access_name(cop_request *request, const char *name);
 /* The name and the identity of a new worker. */
 typedef struct coord_worker_identity {
     char name[COP_NAME_MAX]; /* not yet unique: sessions.c makes it unique */
-    /* The identity that gets its strikes. If its certificate is for a single worker, this is the
-     * certificate's name. If many workers share the certificate, or if there is none, it is the
-     * worker's own name. */
+    /* The identity that gets its strikes: the name in its certificate if this is for a single
+     * worker, otherwise the worker's own name. If it has a certificate, the text "certificate "
+     * comes first. */
     char identity[COP_NAME_MAX + 16];
 } coord_worker_identity;
 void coord_access_identify(const cop_request *request, const cop_hello *hello,

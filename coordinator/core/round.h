@@ -78,12 +78,12 @@ typedef struct coord_round {
     uint64_t step;   /* step: its number; evaluation: steps of its weights; ensemble: 0 */
     uint32_t batch;  /* number of samples */
     uint32_t shards; /* number of shards of a step; 0: an evaluation or an ensemble */
-    /* For an ensemble, members is above 0 and evaluate is true; for other rounds these are 0. An
-     * ensemble has `total` blocks. A block is up to `chunk` members on one slice of the samples.
-     * Blocks are numbered from 0: all slices of the first chunk of members, then all slices of the
-     * second, and so on. Only a window of `count` consecutive blocks is in memory: blocks[i] is
-     * block number base + i. The first `handed` blocks of the window are done, and their results
-     * were passed to the host. */
+    /* In the round of an ensemble, members is above 0, and evaluate is true; in other rounds
+     * members is 0. An ensemble has `total` blocks. A block is up to `chunk` members on one slice
+     * of the samples. Blocks are numbered from 0: all slices of the first chunk of members, then
+     * all slices of the second, and so on. Only a window of `count` consecutive blocks is in
+     * memory: blocks[i] is block number base + i. The first `handed` blocks of the window are done,
+     * and their results were passed to the host. */
     uint32_t members, chunk, slices, base, total, handed;
     uint32_t count;               /* blocks in memory */
     uint32_t capacity;            /* blocks for which there is room */
