@@ -20,10 +20,10 @@ uint32_t cop_tree_left(uint32_t size);
 /* True: in the tree over `leaves` leaves, some node covers exactly the leaves first to first + size
  * - 1. */
 bool cop_tree_is_node(uint32_t leaves, uint32_t first, uint32_t size);
-/* Writes the order in which the leaves 0 to count - 1 are added, as a postfix program, to ops: an
- * operation >= 0 pushes that leaf on a stack, and -1 replaces the top two values by their sum. ops
- * has room for 2 * count - 1 operations. Returns the number of operations. Leaf i is left out if
- * present[i] is false. If `present` is NULL, no leaf is left out. */
+/* Writes a postfix program to ops, which adds the leaves 0 to count - 1 in the order of the tree.
+ * An operation >= 0 pushes the leaf of this number on a stack; -1 replaces the top two values by
+ * their sum. ops has room for 2 * count - 1 operations. Returns the number of operations. Leaf i is
+ * left out if present[i] is false. If `present` is NULL, no leaf is left out. */
 int cop_tree_build(int count, const bool *present, int16_t *ops);
 /* Like cop_tree_build, but the inputs are sums over blocks of leaves: an operation >= 0 pushes that
  * block. Block i covers the leaves first[i] to first[i] + size[i] - 1, and must be a node of the

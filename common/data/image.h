@@ -28,8 +28,8 @@ typedef struct cop_image {
  *  - The image is turned upright, as its EXIF orientation requires.
  *
  * `name` begins errors. CORRUPT: the file is damaged or truncated; the error contains the message
- * of libpng or libjpeg. INPUT: the file is neither PNG nor JPEG, or a JPEG that is neither grey nor
- * in three colours. LIMIT: the image has no pixels or too many values. NO_MEMORY. After an error
+ * of libpng or libjpeg. INPUT: the file has another format, or it is a JPEG with other colours than
+ * grey or RGB. LIMIT: the image has no pixels or too many values. NO_MEMORY. After an error
  * out->pixels is NULL. */
 cop_err cop_image_decode(const char *name, const void *bytes, size_t size, cop_image *out,
                          cop_error *error);

@@ -52,8 +52,8 @@ cop_err cop_job_create(Coppice__Job *message, const cop_data *data, cop_job **ou
 cop_err cop_job_from_bytes(const void *bytes, size_t size, cop_job **out, cop_error *error);
 /* The packed message, with one reference. NULL: out of memory. */
 cop_buffer *cop_job_pack(const cop_job *job);
-/* As cop_job_pack, without fields that no worker needs: those that tell how to read files of data
- * (data.drop, data.resize, data.layout), and the class names. */
+/* As cop_job_pack, without the fields that no worker needs: the class names, and fields that say
+ * how to read files of data (data.drop, data.resize, data.layout). */
 cop_buffer *cop_job_pack_for_workers(const cop_job *job);
 /* The form of the samples that the job's model takes. */
 void cop_job_form(const cop_job *job, cop_data_form *out);
@@ -62,9 +62,9 @@ void cop_job_form(const cop_job *job, cop_data_form *out);
  * INPUT if they differ; the error names both sides. Call this, or cop_job_view, before a model gets
  * samples of a cop_data. */
 cop_err cop_job_check_data(const cop_job *job, const cop_data *data, cop_error *error);
-/* Makes the job's view of its own data. Fails with INPUT if the data are not those that the job is
- * pinned to: their content, their form and the number of samples of each part must be the same. The
- * caller frees the view with cop_data_view_fini, except after an error. */
+/* Makes the job's view of its own data. Fails with INPUT if the job is pinned to other data: the
+ * content, the form and the number of samples of each part must be the same. The caller frees the
+ * view with cop_data_view_fini, except after an error. */
 cop_err cop_job_view(const cop_job *job, const cop_data *data, cop_data_view *out,
                      cop_error *error);
 /* The minimum [0] and the maximum [1] of the values of all training samples. */
@@ -81,10 +81,10 @@ void cop_job_warn_of_values(const cop_job *job, const cop_data *data, cop_str *o
  * none. */
 void cop_job_warnings(const cop_job *job, cop_str *out);
 
-/* Opens the data of the job. If data.source is a file format, the files are those that data.train
- * and data.test name, relative to `folder` (--data) or, if that is NULL, to the folder of the job
- * file `job_path`. Otherwise data.source is the name of a data set, which is opened as
- * cop_data_open does. The caller owns *out. */
+/* Opens the data of the job. If data.source is a file format, it reads the files that data.train
+ * and data.test name. Their paths are relative to `folder` (--data); if that is NULL, they are
+ * relative to the folder of the job file `job_path`. Otherwise data.source is the name of a data
+ * set, which it opens by cop_data_open. The caller owns *out. */
 cop_err cop_job_open_data(const Coppice__Job *message, const char *job_path, const char *folder,
                           cop_data **out, cop_error *error);
 
@@ -179,7 +179,7 @@ typedef struct cop_checkpoint_buffers {
     float *states[2]; /* as many as the optimizer has; the others are NULL */
 } cop_checkpoint_buffers;
 /* Loads the newest intact checkpoint. Tries the one that `latest` names, then the others from the
- * newest to the oldest. Skips those that are damaged and those of a step beyond the end of the job.
+ * newest to the oldest. Skips damaged checkpoints, and checkpoints of a step beyond the job's end.
  * Fills the buffers and *checkpoint; after an error their content is undefined. Also appends a line
  * to from->notes if it skipped checkpoints beyond the end of the job and loaded an earlier one.
  *

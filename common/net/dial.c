@@ -144,8 +144,8 @@ static void connection_lost(net_dialer *d, const char *reason, net_failure how) 
 /* ---- connections with TLS ---- */
 
 /* Releases nng's listener, and the pipe, of the last TLS connection. nng may still be reading the
- * last bytes, so unless `at_once` is true, this does nothing until nng has lost the pipe or PIPE_MS
- * have passed since the connection ended. */
+ * last bytes. So this does nothing before nng has lost the pipe or PIPE_MS have passed since the
+ * connection ended, unless `at_once` is true. */
 static void release_ended(net_dialer *d, bool at_once) {
     if (!d->ended_listener) return;
     if (!at_once && atomic_load(&d->removes) == d->removes_before &&

@@ -4,9 +4,9 @@
  * connection, does the TLS handshake, and then passes bytes between the connection and one end of a
  * socket pair. nng gets the other end, as a pipe of its "socket://" transport. The bytes on the
  * network are the same as with nng's own tls+tcp transport: nng's protocol SP inside TLS. We do not
- * use that transport, because it never closes a connection whose peer falls silent during the
- * handshake, gives no reason for a refusal, and its mbedTLS encrypts only 0.3 GB/s, while OpenSSL
- * encrypts more than 30 times as much.
+ * use that transport for three reasons. If a peer falls silent during the handshake, it never
+ * closes the connection. It gives no reason for a refusal. And its mbedTLS encrypts only 0.3 GB/s,
+ * while OpenSSL encrypts more than 30 times as much.
  *
  * A certificate identifies its holder: the CN of its subject is the name, and each OU is a role. If
  * the CN of a worker ends in "-*", many workers share the certificate, and each of them chooses its
@@ -78,8 +78,9 @@ typedef struct cop_tls_options {
         .help = "the " stem "'s private key, if not in --tls-dir (default COPPICE_TLS_KEY)",       \
         .kind = COP_OPTION_TEXT, .offset = offsetof(type, tls.key)                                 \
     }
-/* The rows of all options with which a program proves to a coordinator who it is, --token and
- * --token-file among them: `type` also has the fields `token` and `token_file`. */
+/* The rows of all options by which a program proves its identity to a coordinator: those of
+ * COP_TLS_OPTIONS, --tls-name, --token and --token-file. So `type` also has the fields `token` and
+ * `token_file`. */
 #define COP_CREDENTIAL_OPTIONS(type, stem)                                                         \
     {.name = "token",                                                                              \
      .argument = "TEXT",                                                                           \

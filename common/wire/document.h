@@ -33,9 +33,9 @@ cop_err cop_document_parse_job(const char *text, size_t size, const char *name, 
  * because a message that was created on the path may lack required fields. INPUT: path or value is
  * invalid. After an error the job may be half changed, so the caller may only free it. */
 cop_err cop_document_set(Coppice__Job *job, const char *assignment, cop_error *error);
-/* Sets every field that is not set to its default. The job is *resolved* afterwards. Two defaults
- * depend on other fields: that of train.shards is at most train.batch, and those of scope and
- * variant of a mask layer are the values in job.dropout. NO_MEMORY. */
+/* Fills in the default of every field that is not set. The job is *resolved* afterwards. Some
+ * defaults depend on other fields: train.shards gets at most the value of train.batch, and a mask
+ * layer gets scope and variant from job.dropout. NO_MEMORY. */
 cop_err cop_document_resolve(Coppice__Job *job, cop_error *error);
 /* Checks a job from the wire by the rules that apply to job files. The job may be part of a larger
  * message. INPUT: a field is missing or out of range, or this program does not know it. */

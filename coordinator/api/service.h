@@ -26,7 +26,7 @@ void coord_api_on_gone(coord_api *api, uint64_t connection);
 /* Notes that this job or evaluation has changed; one of the next ticks answers its watchers. Job 0
  * stands for workers or data, which nobody watches. */
 void coord_api_changed(coord_api *api, uint64_t job);
-/* To be called regularly: answers watchers that have news or whose time is over, cancels
+/* To be called regularly. Answers watchers if there is news for them or their time is over, cancels
  * evaluations whose clients are gone, and frees data sets in memory that nobody uses. */
 void coord_api_tick(coord_api *api, uint64_t now_ns);
 /* Returns the name of a state, such as "RUNNING", or "?" if it is not a state. The string is

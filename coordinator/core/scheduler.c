@@ -472,9 +472,9 @@ static void give_to_waiting(coord_core *core, uint64_t now) {
     }
 }
 
-/* Answers up to CORE_ANSWERS_MAX workers with NOTHING: those that have waited too long, which are
- * at the front of the list, and those that are draining, which may be anywhere in it. Further ones
- * are answered at the next event. */
+/* Answers workers with NOTHING if they have waited too long or are draining. The former are at the
+ * front of the list; a draining worker may be anywhere in it. After CORE_ANSWERS_MAX answers, it
+ * leaves the others to the next event. */
 static void answer_waiting(coord_core *core, uint64_t now) {
     uint32_t answered = 0;
     bool left = false;

@@ -210,7 +210,7 @@ static bool is_transient(int result) {
 
 /* Called after the list has failed as a whole. Tries each durable write again in a transaction of
  * its own, and answers every write that a caller waits for. Returns, in order, the writes to keep
- * for a later attempt: those that nobody waits for and whose error may go away. Once a durable
+ * for a later attempt: nobody waits for them, and their error may go away. Once a durable
  * write is kept, it tries no later write, so that the states of a job reach the disk in order. All
  * writes that are not kept go to *finished. */
 static store_write *retry_durable(coord_store *s, store_write *list, int failure,

@@ -9,9 +9,9 @@
  * common/nn/layer.h. The columns are split into shards by D2.
  *
  * Standard output gets, for each request, raw floats:
- *   - y,
- *   - unless MODE is that of evaluation, dx and the gradients of the parameters,
- *   - then, for mask layers, the factors, [values][COLUMNS], as `coppice replay` writes them. */
+ *   - y;
+ *   - dx and the gradients of the parameters, except in evaluation mode;
+ *   - for mask layers, the factors [values][COLUMNS], as `coppice replay` writes them. */
 #include <inttypes.h>
 #include <stdio.h>
 #include <string.h>
