@@ -5,6 +5,8 @@
 
 #include "common/base/alloc.h"
 #include "common/base/err.h"
+#include "common/base/log.h"
+#include "common/base/segment.h"
 
 static void free_with_data(cop_buffer *buffer) {
     cop_free(buffer->data);
@@ -41,6 +43,18 @@ cop_buffer *cop_buffer_adopt(void *data, size_t size) {
     return cop_buffer_wrap(data, size, NULL, free_with_data);
 }
 
+static void free_with_segment(cop_buffer *buffer) {
+    cop_segment_release(buffer->segment);
+    cop_free(buffer);
+}
+
+cop_buffer *cop_buffer_of_segment(cop_segment *segment) {
+    cop_buffer *buffer =
+        cop_buffer_wrap(segment->data, segment->name.size, NULL, free_with_segment);
+    if (buffer) buffer->segment = cop_segment_hold(segment);
+    return buffer;
+}
+
 cop_buffer *cop_buffer_hold(cop_buffer *buffer) {
     int before = atomic_fetch_add_explicit(&buffer->references, 1, memory_order_relaxed);
     COP_ASSERT(before >= 1);
@@ -68,6 +82,8 @@ struct cop_buffer_pool {
     pool_entry *idle;
     size_t live; /* existing buffers, idle or held */
     int destroyed;
+    int shared; /* new buffers are segments */
+    cop_segment_access peers;
 };
 
 static void free_pool(cop_buffer_pool *pool) {
@@ -76,7 +92,10 @@ static void free_pool(cop_buffer_pool *pool) {
 }
 
 static void free_entry(pool_entry *entry) {
-    cop_free(entry->buffer.data);
+    if (entry->buffer.segment)
+        cop_segment_release(entry->buffer.segment);
+    else
+        cop_free(entry->buffer.data);
     cop_free(entry);
 }
 
@@ -106,10 +125,32 @@ cop_buffer_pool *cop_buffer_pool_create(size_t size) {
     return pool;
 }
 
+cop_buffer_pool *cop_buffer_pool_create_shared(size_t size, bool peers_write) {
+    cop_buffer_pool *pool = cop_buffer_pool_create(size);
+    if (!pool) return NULL;
+    pool->shared = 1;
+    pool->peers = peers_write ? COP_SEGMENT_WRITE : COP_SEGMENT_READ;
+    return pool;
+}
+
+/* Creates a segment for a new buffer. NULL: there is none; the pool then tries no more. */
+static cop_segment *make_segment(cop_buffer_pool *pool) {
+    cop_segment *segment = NULL;
+    cop_error error = {0};
+    if (!pool->shared || !cop_segment_create(pool->size, pool->peers, &segment, &error))
+        return segment;
+    pool->shared = 0;
+    cop_log_peer(COP_LOG_WARN, "memory", "", "%s; these tensors go over the connection",
+                 error.text);
+    return NULL;
+}
+
 static pool_entry *make_entry(cop_buffer_pool *pool) {
     pool_entry *entry = cop_alloc(sizeof *entry);
     if (!entry) return NULL;
-    entry->buffer.data = cop_alloc_raw(pool->size);
+    entry->buffer.segment = make_segment(pool);
+    entry->buffer.data =
+        entry->buffer.segment ? entry->buffer.segment->data : cop_alloc_raw(pool->size);
     if (!entry->buffer.data) {
         cop_free(entry);
         return NULL;

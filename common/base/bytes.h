@@ -3,6 +3,7 @@
 #define COP_BASE_BYTES_H
 
 #include <stdatomic.h>
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 #include <string.h>
@@ -48,6 +49,7 @@ static inline size_t cop_align_up(size_t n, size_t to) {
  * every holder of a reference may read it from any thread. The last release calls
  * `on_free(buffer)`, which frees the buffer or returns it to its pool. */
 typedef struct cop_buffer cop_buffer;
+typedef struct cop_segment cop_segment; /* shared memory: segment.h */
 struct cop_buffer {
     void *data;
     size_t size; /* bytes in use */
@@ -55,6 +57,7 @@ struct cop_buffer {
     atomic_int references;
     void (*on_free)(cop_buffer *buffer);
     void *owner; /* whatever on_free needs, such as the pool of the buffer or an nng message */
+    cop_segment *segment; /* the shared memory that `data` is in; NULL: `data` is not shared */
 };
 
 /* Creates a buffer with one reference and `size` bytes of its own. They are aligned to 64 bytes,
@@ -67,6 +70,9 @@ cop_buffer *cop_buffer_wrap(void *data, size_t size, void *owner, void (*on_free
 /* Like cop_buffer_wrap, for memory from alloc.h. The last release frees that memory. NULL: out of
  * memory, and the caller still owns `data`. */
 cop_buffer *cop_buffer_adopt(void *data, size_t size);
+/* Creates a buffer with one reference for all data of a segment. It holds a reference of the
+ * segment. NULL: out of memory. */
+cop_buffer *cop_buffer_of_segment(cop_segment *segment);
 /* Adds a reference and returns `buffer`. The caller must already hold a reference. Any thread. */
 cop_buffer *cop_buffer_hold(cop_buffer *buffer);
 /* Drops a reference. The last release frees the buffer, or returns it to its pool. NULL has no
@@ -79,6 +85,10 @@ void cop_buffer_release(cop_buffer *buffer);
 typedef struct cop_buffer_pool cop_buffer_pool;
 /* Creates an empty pool of buffers of `size` bytes. NULL: out of memory. */
 cop_buffer_pool *cop_buffer_pool_create(size_t size);
+/* Like cop_buffer_pool_create, but each buffer is a segment of its own, with which other processes
+ * may only read, or also write if `peers_write`. If a segment cannot be created, the pool logs the
+ * reason once, and its further buffers are ordinary ones. */
+cop_buffer_pool *cop_buffer_pool_create_shared(size_t size, bool peers_write);
 /* Takes a buffer from the pool, or allocates one if none is idle. The buffer has one reference, and
  * its content is undefined. Its last release returns it to the pool. NULL: out of memory. */
 cop_buffer *cop_buffer_pool_take(cop_buffer_pool *pool);

@@ -27,17 +27,18 @@
 #define COP_FRAME_UNPACK_MAX    (4u << 20)  /* bytes of memory for unpacking one such header */
 #define COP_FRAME_BODY_MAX      (2ull << 30)
 #define COP_FRAME_SIZE_MAX      (COP_FRAME_HEADER_SIZE + COP_FRAME_PROTO_MAX + 64 + COP_FRAME_BODY_MAX)
-#define COP_CHUNK_SIZE          (4u << 20) /* bytes of one chunk of an upload of data */
-#define COP_WORKERS_MAX         1024       /* workers that are connected to one coordinator */
-#define COP_POOL_MAX            16384      /* workers that the core can handle (in tests) */
-#define COP_WORKER_THREADS_MAX  256        /* compute threads of one worker */
-#define COP_WATCHES_MAX         512        /* requests that are held until there is news */
-#define COP_CALLS_MAX           256        /* unanswered calls that read files or compute */
-#define COP_LARGE_CALLS_MAX     32         /* of these, calls that hold a model, set or history */
-#define COP_EVALUATIONS_MAX     4          /* running evaluations of finished jobs */
-#define COP_EVALUATION_PLACES   16         /* evaluations that run or whose results are kept */
-#define COP_CONNECTIONS_MAX     4096       /* connections of one coordinator */
-#define COP_HALF_OPEN_MAX       256        /* unfinished TLS handshakes; one more ends the oldest */
+#define COP_SEGMENT_SIZE_MAX    (2ull << 30) /* bytes of one segment of shared memory */
+#define COP_CHUNK_SIZE          (4u << 20)   /* bytes of one chunk of an upload of data */
+#define COP_WORKERS_MAX         1024         /* workers that are connected to one coordinator */
+#define COP_POOL_MAX            16384        /* workers that the core can handle (in tests) */
+#define COP_WORKER_THREADS_MAX  256          /* compute threads of one worker */
+#define COP_WATCHES_MAX         512          /* requests that are held until there is news */
+#define COP_CALLS_MAX           256          /* unanswered calls that read files or compute */
+#define COP_LARGE_CALLS_MAX     32           /* of these, calls that hold a model, set or history */
+#define COP_EVALUATIONS_MAX     4            /* running evaluations of finished jobs */
+#define COP_EVALUATION_PLACES   16           /* evaluations that run or whose results are kept */
+#define COP_CONNECTIONS_MAX     4096         /* connections of one coordinator */
+#define COP_HALF_OPEN_MAX       256 /* unfinished TLS handshakes; one more ends the oldest */
 #define COP_JOBS_MAX            16384
 #define COP_EVALUATION_NUMBERS  (1ull << 48) /* eval-N has the number COP_EVALUATION_NUMBERS + N */
 #define COP_JOBS_PER_CLIENT_MAX 2048         /* unfinished jobs of one certificate */
@@ -72,6 +73,7 @@ _Static_assert(COP_EVALUATION_PLACES >= 2 * COP_EVALUATIONS_MAX,
 _Static_assert(COP_CONNECTIONS_MAX >= 3 * COP_WORKERS_MAX,
                "a worker has two connections, and clients need some");
 _Static_assert(COP_POOL_MAX >= COP_WORKERS_MAX, "the pool must hold every connected worker");
+_Static_assert(COP_SEGMENT_SIZE_MAX >= 4ull * COP_PARAMETERS_MAX, "a model must fit a segment");
 _Static_assert(COP_CHUNK_SIZE < COP_FRAME_BODY_MAX, "a chunk must fit a frame");
 _Static_assert(COP_SHARDS_MAX <= COP_BATCH_MAX, "a shard has at least one sample");
 

@@ -158,6 +158,7 @@ LIMITS = {
         "COP_CHUNK_SIZE": "bytes of a chunk of an upload",
     },
     "Work of a worker": {
+        "COP_SEGMENT_SIZE_MAX": "bytes of a segment of memory that coordinator and worker share",
         "COP_LEASE_SAMPLES_MAX": "samples in a lease",
         "COP_EVAL_SLICE": "samples in a lease of an evaluation",
         "COP_LEASE_MEMBERS_MAX": "members of an ensemble in a lease",
