@@ -10,12 +10,13 @@
 #include "common/base/bytes.h"
 #include "common/base/err.h"
 #include "common/base/limits.h"
+#include "common/base/segment.h"
 
 #ifndef COP_PROTOCOL_MAJOR /* tests build a worker of another version */
 #    define COP_PROTOCOL_MAJOR 1
 #endif
 #ifndef COP_PROTOCOL_MINOR /* tests build a worker of another version */
-#    define COP_PROTOCOL_MINOR 1
+#    define COP_PROTOCOL_MINOR 2
 #endif
 
 /* The type of a message. Requests are sent by a worker or a client; the comment of a request names
@@ -37,26 +38,30 @@ typedef enum cop_message_type {
 /* The indices of the parts of a message. Only messages of the types that a comment names have the
  * part. A part that is not sent is NULL. The numbers are part of the protocol. */
 enum {
-    COP_PART_WEIGHTS = 0, /* LEASE: all weights, flat, f32; NULL if the worker has this version */
+    COP_PART_WEIGHTS = 0, /* LEASE: all weights, flat, f32; NULL if the worker has this version, or
+                             if they are in shared memory */
     COP_PART_SAMPLES = 1, /* LEASE: one row per sample, in the type of the data set */
     COP_PART_LABELS = 2,  /* LEASE: one label per sample, i32 */
     COP_PART_JOB = 3,     /* LEASE: a packed coppice.Job; NULL if the worker has it */
     /* PULL: the tensor of the result, which depends on the kind of its lease.
      * TRAIN: the sum of the gradients over the samples of the block, f32, as long as the weights.
      * ENSEMBLE: the outputs of the last layer, f32 [members][outputs][samples].
-     * EVALUATE: NULL. */
+     * EVALUATE, and a gradient in shared memory: NULL. */
     COP_PART_RESULT = 0,
     COP_PART_BODY = 0,    /* CALL, ANSWER: a packed request or answer of api.proto */
     COP_PART_BULK = 1,    /* CALL, ANSWER: a chunk of data or a model file; NULL if there is none */
     COP_MESSAGE_PARTS = 4 /* maximum number of parts */
 };
 
+/* A bit of cop_hello.features: the worker can use memory that the coordinator shares with it. */
+#define COP_FEATURE_SHARED_MEMORY 1u
+
 /* The first request on a connection. */
 typedef struct cop_hello {
     uint32_t major; /* version of the protocol that the sender uses */
     uint32_t minor;
     uint32_t threads;            /* number of compute threads of the worker */
-    uint64_t features;           /* bits; none is defined, so 0 */
+    uint64_t features;           /* bits COP_FEATURE_... */
     uint64_t worker;             /* on the control connection: as in the WELCOME */
     uint64_t session;            /* on the control connection: as in the WELCOME */
     bool is_client;              /* true: a client; false: a worker */
@@ -79,6 +84,7 @@ typedef struct cop_welcome {
     uint64_t session;        /* secret number that each later request repeats */
     char build[64];          /* version of the program, for people */
     char name[COP_NAME_MAX]; /* the name of the worker, made unique */
+    cop_segment_name proof;  /* whoever can open it shares host and user; id 0: not offered */
 } cop_welcome;
 typedef struct cop_heartbeat {
     uint64_t worker;
@@ -110,6 +116,7 @@ typedef struct cop_result {
     uint64_t correct;    /* number of samples that were classified correctly */
     uint64_t samples;    /* number of samples that were computed */
     uint64_t compute_ns; /* time of the computation */
+    uint64_t segment;    /* the lease's room, which has the gradient; 0: COP_PART_RESULT has it */
     char failure[256];   /* why the worker could not compute the lease; "": it could */
 } cop_result;
 /* A worker's request for a lease, with the result of the previous one. */
@@ -119,6 +126,8 @@ typedef struct cop_pull {
     uint64_t have_job;     /* the job whose spec and weights the worker keeps; 0: none */
     uint64_t have_version; /* version of these weights plus 1; 0: none */
     bool goodbye;          /* this is the last PULL; the worker leaves */
+    bool has_proof;        /* the worker has opened the segment in WELCOME */
+    unsigned char proof[COP_SEGMENT_SECRET]; /* its secret */
     cop_result result;
 } cop_pull;
 /* The assignment of a block to a worker. */
@@ -126,16 +135,18 @@ typedef struct cop_lease {
     cop_lease_kind kind;
     uint64_t lease; /* number of the lease, never used twice */
     uint64_t job;
-    uint64_t step;        /* TRAIN: from 1; ENSEMBLE: number of the block */
-    uint64_t version;     /* version of the weights; ENSEMBLE: index of the averaged model */
-    uint64_t deadline_ms; /* time until the deadline, from now */
-    uint32_t attempt;     /* 1 plus the number of leases of this block that failed */
-    uint32_t first;       /* TRAIN: the first shard; otherwise: the first sample */
-    uint32_t count;       /* TRAIN: number of shards; otherwise: number of samples */
-    uint32_t batch;       /* TRAIN: number of samples of the whole step */
-    uint32_t member;      /* ENSEMBLE: the first member to compute on these samples */
-    uint32_t members;     /* ENSEMBLE: number of members to compute */
-    bool whole;           /* ENSEMBLE: the only member is the whole network, in eval mode */
+    uint64_t step;            /* TRAIN: from 1; ENSEMBLE: number of the block */
+    uint64_t version;         /* version of the weights; ENSEMBLE: index of the averaged model */
+    uint64_t deadline_ms;     /* time until the deadline, from now */
+    uint32_t attempt;         /* 1 plus the number of leases of this block that failed */
+    uint32_t first;           /* TRAIN: the first shard; otherwise: the first sample */
+    uint32_t count;           /* TRAIN: number of shards; otherwise: number of samples */
+    uint32_t batch;           /* TRAIN: number of samples of the whole step */
+    uint32_t member;          /* ENSEMBLE: the first member to compute on these samples */
+    uint32_t members;         /* ENSEMBLE: number of members to compute */
+    bool whole;               /* ENSEMBLE: the only member is the whole network, in eval mode */
+    cop_segment_name weights; /* has the weights until the next PULL; id 0: they are a part */
+    cop_segment_name room;    /* TRAIN: the gradient may be written into it; id 0: there is none */
 } cop_lease;
 /* The reply to a PULL if there is no lease. */
 typedef struct cop_nothing {

@@ -26,6 +26,19 @@ static char *clean_text(const char *text, cop_message_proto *proto) {
     return proto->text;
 }
 
+/* Returns the protobuf form of a segment in proto->segments[at]. NULL: there is no segment. */
+static Coppice__Wire__Segment *segment_in(const cop_segment_name *name, cop_message_proto *proto,
+                                          int at) {
+    Coppice__Wire__Segment *m = &proto->segments[at];
+    if (!name->id) return NULL;
+    coppice__wire__segment__init(m);
+    SET(m, id, name->id);
+    SET(m, size, name->size);
+    SET(m, pid, name->pid);
+    SET(m, fd, name->fd);
+    return m;
+}
+
 static void to_hello(const cop_hello *h, Coppice__Wire__Hello *m) {
     coppice__wire__hello__init(m);
     SET(m, major, h->major);
@@ -48,7 +61,8 @@ static void to_hello(const cop_hello *h, Coppice__Wire__Hello *m) {
     m->fingerprint = TEXT(h->fingerprint);
 }
 
-static void to_welcome(const cop_welcome *w, Coppice__Wire__Welcome *m) {
+static void to_welcome(const cop_welcome *w, cop_message_proto *proto) {
+    Coppice__Wire__Welcome *m = &proto->welcome;
     coppice__wire__welcome__init(m);
     SET(m, major, w->major);
     SET(m, minor, w->minor);
@@ -58,6 +72,7 @@ static void to_welcome(const cop_welcome *w, Coppice__Wire__Welcome *m) {
     SET(m, heartbeat_ms, w->heartbeat_ms);
     m->build = TEXT(w->build);
     m->name = TEXT(w->name);
+    m->proof = segment_in(&w->proof, proto, 0);
 }
 
 static void to_heartbeat(const cop_heartbeat *h, Coppice__Wire__Heartbeat *m) {
@@ -89,6 +104,7 @@ static void to_result(const cop_result *r, cop_message_proto *proto) {
     SET(m, samples, r->samples);
     SET(m, compute_ns, r->compute_ns);
     SET(m, kind, (Coppice__Wire__Result__Kind)r->kind);
+    if (r->segment) SET(m, segment, r->segment);
     m->failure = clean_text(r->failure, proto);
 }
 
@@ -100,12 +116,18 @@ static void to_pull(const cop_pull *p, cop_message_proto *proto) {
     SET(m, have_job, p->have_job);
     SET(m, have_version, p->have_version);
     SET(m, goodbye, p->goodbye);
+    if (p->has_proof) {
+        m->has_proof = 1;
+        m->proof =
+            (ProtobufCBinaryData){.len = sizeof p->proof, .data = (uint8_t *)(uintptr_t)p->proof};
+    }
     if (!p->result.present) return;
     to_result(&p->result, proto);
     m->result = &proto->result;
 }
 
-static void to_lease(const cop_lease *l, Coppice__Wire__Lease *m) {
+static void to_lease(const cop_lease *l, cop_message_proto *proto) {
+    Coppice__Wire__Lease *m = &proto->lease;
     coppice__wire__lease__init(m);
     SET(m, lease, l->lease);
     SET(m, job, l->job);
@@ -122,6 +144,8 @@ static void to_lease(const cop_lease *l, Coppice__Wire__Lease *m) {
         SET(m, whole, l->whole);
     }
     SET(m, kind, (Coppice__Wire__Result__Kind)l->kind);
+    m->weights = segment_in(&l->weights, proto, 0);
+    m->room = segment_in(&l->room, proto, 1);
 }
 
 static void to_nothing(const cop_nothing *n, Coppice__Wire__Nothing *m) {
@@ -152,7 +176,7 @@ void cop_message_to_proto(const cop_message *message, cop_message_proto *proto) 
         to_hello(&message->hello, &proto->hello);
         return;
     case COP_MESSAGE_WELCOME:
-        to_welcome(&message->welcome, &proto->welcome);
+        to_welcome(&message->welcome, proto);
         return;
     case COP_MESSAGE_HEARTBEAT:
         to_heartbeat(&message->heartbeat, &proto->heartbeat);
@@ -164,7 +188,7 @@ void cop_message_to_proto(const cop_message *message, cop_message_proto *proto) 
         to_pull(&message->pull, proto);
         return;
     case COP_MESSAGE_LEASE:
-        to_lease(&message->lease, &proto->lease);
+        to_lease(&message->lease, proto);
         return;
     case COP_MESSAGE_NOTHING:
         to_nothing(&message->nothing, &proto->nothing);
@@ -201,6 +225,12 @@ static void cut_text(char *to, size_t size, const char *from) {
     to[length] = '\0';
 }
 
+/* A segment without a size stays: opening it fails. */
+static cop_segment_name segment_from(const Coppice__Wire__Segment *m) {
+    if (!m) return (cop_segment_name){0};
+    return (cop_segment_name){.id = m->id, .size = m->size, .pid = m->pid, .fd = m->fd};
+}
+
 static bool from_hello(const Coppice__Wire__Hello *m, cop_hello *h) {
     *h = (cop_hello){.major = m->major,
                      .minor = m->minor,
@@ -223,7 +253,8 @@ static bool from_welcome(const Coppice__Wire__Welcome *m, cop_welcome *w) {
                        .heartbeat_ms = m->heartbeat_ms,
                        .features = m->features,
                        .worker = m->worker,
-                       .session = m->session};
+                       .session = m->session,
+                       .proof = segment_from(m->proof)};
     return TAKE_TEXT(w->build, m->build) && TAKE_TEXT(w->name, m->name);
 }
 
@@ -232,7 +263,10 @@ static bool from_pull(const Coppice__Wire__Pull *m, cop_pull *p) {
                     .session = m->session,
                     .have_job = m->have_job,
                     .have_version = m->have_version,
-                    .goodbye = m->goodbye};
+                    .goodbye = m->goodbye,
+                    .has_proof = m->has_proof};
+    if (m->has_proof && m->proof.len != sizeof p->proof) return false;
+    if (m->has_proof) memcpy(p->proof, m->proof.data, sizeof p->proof);
     const Coppice__Wire__Result *r = m->result;
     if (!r) return true;
     if (!r->has_kind) return false;
@@ -247,7 +281,8 @@ static bool from_pull(const Coppice__Wire__Pull *m, cop_pull *p) {
                              .loss = r->loss,
                              .correct = r->correct,
                              .samples = r->samples,
-                             .compute_ns = r->compute_ns};
+                             .compute_ns = r->compute_ns,
+                             .segment = r->segment};
     cut_text(p->result.failure, sizeof p->result.failure, r->failure);
     return true;
 }
@@ -265,7 +300,9 @@ static bool from_lease(const Coppice__Wire__Lease *m, cop_lease *l) {
                      .batch = m->batch,
                      .member = m->member,
                      .members = m->members,
-                     .whole = m->whole};
+                     .whole = m->whole,
+                     .weights = segment_from(m->weights),
+                     .room = segment_from(m->room)};
     return m->has_kind;
 }
 

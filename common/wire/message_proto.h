@@ -10,6 +10,7 @@
  * `text`. */
 typedef struct cop_message_proto {
     Coppice__Wire__Result result;                /* pull.result points here if there is a result */
+    Coppice__Wire__Segment segments[2];          /* welcome.proof, lease.weights and lease.room */
     char text[sizeof(((cop_failure *)0)->text)]; /* a text in which invalid UTF-8 was replaced */
     union {
         ProtobufCMessage base;
