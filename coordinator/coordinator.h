@@ -28,6 +28,7 @@ typedef struct coord_config {
     uint32_t sessions_per_identity, watches_per_identity;
     uint64_t quota;     /* maximum bytes of data sets; 0: no limit */
     int update_threads; /* number of compute threads; 0: the number of cores, at most 4 */
+    bool share_memory;  /* with workers of this host and user */
     bool insecure;      /* may listen for other machines without encryption */
     const cop_tls *tls; /* for tls+tcp:// addresses; borrowed; NULL: there are no certificates */
     const cop_kernels *kernels;

@@ -65,6 +65,7 @@ struct worker_compute {
     /* The fields below belong to the current lease. */
     kept_job *job; /* NULL: no lease is running */
     const cop_message *lease;
+    cop_buffer *room; /* for a gradient; NULL: none */
     int32_t *shard_sizes;
     piece *pieces;
     int piece_count;
@@ -159,12 +160,20 @@ void worker_compute_destroy(worker_compute *c) {
     cop_thread_pool_destroy(c->pool);
     worker_compute_forget(c);
     cop_free(c->lanes);
+    cop_buffer_release(c->room);
     cop_free(c->shard_sizes);
     cop_free(c->pieces);
     cop_free(c->tree_ops);
     cop_free(c->tree_inputs);
     cop_free(c->losses);
     cop_free(c);
+}
+
+void worker_compute_set_room(worker_compute *c, cop_buffer *room) {
+    COP_ASSERT(!c->job);
+    cop_buffer *old = c->room;
+    c->room = room ? cop_buffer_hold(room) : NULL;
+    cop_buffer_release(old);
 }
 
 void worker_compute_have(const worker_compute *c, uint64_t *job, uint64_t *version) {
@@ -350,13 +359,20 @@ static int build_tree(worker_compute *c, cop_result *result) {
     return present;
 }
 
+/* Takes a buffer for the gradient of the lease. NULL: out of memory. */
+static cop_buffer *take_result(worker_compute *c, kept_job *k) {
+    const size_t size = (size_t)cop_model_floats(k->job->model) * sizeof(float);
+    if (c->room && c->room->size == size) return cop_buffer_hold(c->room);
+    return cop_buffer_pool_take(k->gradients);
+}
+
 /* Adds up the gradients of the pieces. Returns the gradient of the lease, of which the caller owns
  * one reference. Pieces without samples are the last ones. NULL: out of memory. */
 static cop_buffer *sum_pieces(worker_compute *c, cop_result *result) {
     int present = build_tree(c, result);
     COP_ASSERT(present >= 1 && c->pieces[0].gradient);
     if (present == 1) return cop_buffer_hold(c->pieces[0].gradient);
-    cop_buffer *sum = cop_buffer_pool_take(c->job->gradients);
+    cop_buffer *sum = take_result(c, c->job);
     if (!sum) return NULL;
     c->tree_out = sum->data;
     for (int i = 0; i < c->piece_count; i++) /* the tree never reads a piece without samples */
@@ -414,8 +430,9 @@ static cop_err train(worker_compute *c, const cop_message *lease, cop_result *re
     COP_TRY(make_passes(c, k, true, error));
     plan_pieces(c, k, l);
     int work = 0; /* number of pieces with samples; pieces without samples are the last ones */
+    const bool one = c->piece_count == 1 || !c->pieces[1].rows;
     for (; work < c->piece_count && c->pieces[work].rows; work++) {
-        c->pieces[work].gradient = cop_buffer_pool_take(k->gradients);
+        c->pieces[work].gradient = one ? take_result(c, k) : cop_buffer_pool_take(k->gradients);
         if (c->pieces[work].gradient) continue;
         release_gradients(c);
         return cop_fail(error, COP_ERR_NO_MEMORY, "out of memory for a gradient");
@@ -576,6 +593,11 @@ void worker_compute_run(worker_compute *c, cop_message *lease, cop_result *resul
                  error.text[0] ? error.text : cop_err_text(e));
     result->compute_ns = cop_clock_ns() - began;
     COP_ASSERT(!e || !*tensor);
+    if (k && k->weights && k->weights->segment) { /* the next PULL gives them back */
+        cop_buffer_release(k->weights);
+        k->weights = NULL;
+        k->version = 0;
+    }
     c->job = NULL;
     c->lease = NULL;
 }

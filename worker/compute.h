@@ -30,9 +30,13 @@ void worker_compute_destroy(worker_compute *compute);
  * - EVALUATE, and every lease that failed: NULL */
 void worker_compute_run(worker_compute *compute, cop_message *lease, cop_result *result,
                         cop_buffer **tensor);
+/* Sets the buffer into which the next training leases write their gradient if it has the right
+ * size. Holds a reference until the next call; NULL: there is no such buffer. */
+void worker_compute_set_room(worker_compute *compute, cop_buffer *room);
 /* What the next PULL reports, so that the coordinator does not send it again: *job is the job of
- * the newest lease (0: none), *version the version of its weights plus 1 (0: none). Leases that
- * failed for lack of their job or weights do not count. */
+ * the newest lease (0: none), *version the version of its weights plus 1 (0: none; also if they are
+ * in shared memory, which the coordinator may reuse after the PULL). Leases that failed for lack of
+ * their job or weights do not count. */
 void worker_compute_have(const worker_compute *compute, uint64_t *job, uint64_t *version);
 /* Drops all weights and jobs, because a restarted coordinator may give their numbers to other jobs
  * and weights. No lease may be running. */

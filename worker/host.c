@@ -12,6 +12,7 @@
 #include "common/version.h"
 #include "worker/agent.h"
 #include "worker/compute.h"
+#include "worker/share.h"
 #include "worker/worker.h"
 
 #define HEARTBEAT_MIN_MS 20
@@ -25,6 +26,7 @@ struct cop_worker {
     char url[320], name[COP_NAME_MAX], token[128];
     cop_link *work, *control;
     worker_compute *compute;
+    worker_share share; /* only the agent thread uses it */
     uv_thread_t agent_thread, heartbeat_thread;
     bool heartbeat_started;
     cop_err result;
@@ -83,9 +85,14 @@ static uint32_t heartbeat_of(const cop_welcome *welcome) {
     return ms < HEARTBEAT_MIN_MS || ms > COP_HOLD_MAX_MS ? COP_HEARTBEAT_MS : ms;
 }
 
+static void fill_work_hello(cop_worker *w, cop_message *m) {
+    fill_hello(w, m);
+    if (w->share.offered) m->hello.features |= COP_FEATURE_SHARED_MEMORY;
+}
+
 static cop_err send_hello(cop_worker *w, cop_error *error) {
     cop_message hello, reply;
-    fill_hello(w, &hello);
+    fill_work_hello(w, &hello);
     uint32_t timeout = w->config.join_timeout_ms;
     if (!timeout || timeout > HELLO_TIMEOUT_MS) timeout = HELLO_TIMEOUT_MS;
     uv_mutex_lock(&w->mutex);
@@ -94,7 +101,7 @@ static cop_err send_hello(cop_worker *w, cop_error *error) {
     uv_mutex_unlock(&w->mutex);
     cop_err e = cop_link_call(w->work, &hello, &reply, timeout, error);
     if (e == COP_ERR_DENIED && has_newer_token(w)) {
-        fill_hello(w, &hello);
+        fill_work_hello(w, &hello);
         e = cop_link_call(w->work, &hello, &reply, timeout, error);
     }
     COP_TRY(e);
@@ -111,6 +118,7 @@ static cop_err send_hello(cop_worker *w, cop_error *error) {
         uv_mutex_unlock(&w->mutex);
         cop_log(COP_LOG_INFO, "worker", "joined %s as %s", cop_link_address(w->work),
                 reply.welcome.name);
+        worker_share_join(&w->share, &reply.welcome);
     }
     cop_message_fini(&reply);
     return e;
@@ -199,7 +207,12 @@ static cop_err send_pull(cop_worker *w, work_state *s, bool goodbye, cop_message
     m.pull.goodbye = goodbye;
     worker_compute_have(w->compute, &m.pull.have_job, &m.pull.have_version);
     m.pull.result = s->result;
-    if (s->gradient) m.part[COP_PART_RESULT] = cop_buffer_hold(s->gradient);
+    m.pull.has_proof = w->share.proven;
+    memcpy(m.pull.proof, w->share.proof, sizeof m.pull.proof);
+    if (s->gradient && s->gradient->segment)
+        m.pull.result.segment = s->gradient->segment->name.id;
+    else if (s->gradient)
+        m.part[COP_PART_RESULT] = cop_buffer_hold(s->gradient);
     if (s->result.present && s->result.kind == COP_LEASE_TRAIN)
         cop_lane_enter(worker_compute_lane(w->compute), COP_PHASE_WAIT, COP_NO_LAYER);
     return cop_link_call(w->work, &m, reply, CALL_TIMEOUT_MS, error);
@@ -210,6 +223,25 @@ static bool is_unknown(cop_worker *w) {
     bool unknown = w->unknown_serial == w->serial;
     uv_mutex_unlock(&w->mutex);
     return unknown;
+}
+
+/* Prepares the lease in s->lease. If its shared memory cannot be mapped, joins again, without
+ * shared memory from then on. */
+static worker_event take_lease(cop_worker *w, work_state *s) {
+    cop_buffer *room = NULL;
+    cop_err e = worker_share_take(&w->share, &s->lease, &room, &w->error);
+    worker_compute_set_room(w->compute, room);
+    cop_buffer_release(room);
+    if (e) {
+        cop_log(COP_LOG_WARN, "worker", "%s; joining again without shared memory", w->error.text);
+        w->share.offered = false;
+        cop_message_fini(&s->lease);
+        return (worker_event){.type = WORKER_EVENT_NOTHING, .unknown = true};
+    }
+    uv_mutex_lock(&w->mutex);
+    w->lease = s->lease.lease.lease;
+    uv_mutex_unlock(&w->mutex);
+    return (worker_event){.type = WORKER_EVENT_LEASE};
 }
 
 /* Sends a PULL and returns the answer as an event. Every answer except an error means that the
@@ -223,10 +255,7 @@ static worker_event pull(cop_worker *w, work_state *s, bool goodbye) {
     drop_result(s);
     if (reply.type == COP_MESSAGE_LEASE) {
         s->lease = reply;
-        uv_mutex_lock(&w->mutex);
-        w->lease = reply.lease.lease;
-        uv_mutex_unlock(&w->mutex);
-        return (worker_event){.type = WORKER_EVENT_LEASE};
+        return take_lease(w, s);
     }
     if (reply.type == COP_MESSAGE_NOTHING) {
         event.retry_ms = reply.nothing.retry_ms;
@@ -272,7 +301,9 @@ static void wait_ms(cop_worker *w, uint32_t ms) {
 static worker_event carry_out(cop_worker *w, work_state *s, const worker_action *action) {
     if (action->drop_result) {
         drop_result(s);
+        worker_compute_set_room(w->compute, NULL);
         worker_compute_forget(w->compute);
+        worker_share_forget(&w->share);
     }
     switch (action->type) {
     case WORKER_ACTION_HELLO: {
@@ -373,6 +404,7 @@ static void destroy(cop_worker *w) {
     cop_link_close(w->work);
     cop_link_close(w->control);
     worker_compute_destroy(w->compute);
+    worker_share_forget(&w->share);
     uv_mutex_destroy(&w->mutex);
     uv_cond_destroy(&w->changed);
     cop_free(w);
@@ -386,6 +418,7 @@ cop_err worker_start(const cop_worker_config *config, cop_worker **out, cop_erro
     uv_mutex_init(&w->mutex);
     uv_cond_init(&w->changed);
     w->config = *config;
+    w->share.offered = config->share_memory && !config->local && COP_PROTOCOL_MINOR >= 2;
     snprintf(w->url, sizeof w->url, "%s", config->url ? config->url : "");
     snprintf(w->token, sizeof w->token, "%s", config->token ? config->token : "");
     if (config->name)

@@ -18,7 +18,7 @@ typedef struct worker_options {
     int64_t threads;
     double timeout;
     cop_tls_options tls;
-    bool has_threads, log_json, help, version;
+    bool has_threads, no_shm, log_json, help, version;
 } worker_options;
 
 #define AT(field) offsetof(worker_options, field)
@@ -38,6 +38,8 @@ static const cop_option rows[] = {
     {"timeout", "S",
      "give up if the coordinator cannot be joined within S seconds (default: never)", 0,
      COP_OPTION_SECONDS, AT(timeout)},
+    {"no-shm", NULL, "share no memory with a coordinator on this host", 0, COP_OPTION_FLAG,
+     AT(no_shm)},
     {"log-json", NULL, "log lines as JSON", 0, COP_OPTION_FLAG, AT(log_json)},
     {"help", NULL, "show this help", 'h', COP_OPTION_FLAG, AT(help)},
     {"version", NULL, "show the version", 0, COP_OPTION_FLAG, AT(version)},
@@ -76,6 +78,7 @@ static cop_err configure(const worker_options *o, cop_worker_config *c, char tok
     c->name = o->name;
     c->token = *token ? token : NULL;
     c->threads = (int)threads;
+    c->share_memory = !o->no_shm;
     c->retry_forever = true;
     c->join_timeout_ms = cop_seconds_to_ms(o->timeout);
     return COP_OK;

@@ -76,15 +76,15 @@ static cop_err print_jobs(const Coppice__Api__ListJobsAnswer *answer, cop_error 
     return COP_OK;
 }
 
-#define WORKER_COLUMNS 8
+#define WORKER_COLUMNS 9
 #define PAGES_MAX      64 /* maximum pages that a list of jobs consists of */
 
 static cop_err print_workers(const Coppice__Api__ListWorkersAnswer *answer, cop_error *error) {
     int rows = (int)answer->n_workers + 1;
     const char **cells = cop_alloc_array((size_t)rows * WORKER_COLUMNS, sizeof *cells);
     char(*text)[5][40] = cop_alloc_array((size_t)rows, sizeof *text);
-    static const char *const head[WORKER_COLUMNS] = {"WORKER", "STATE",  "JOB",   "THREADS",
-                                                     "ISA",    "SHARDS", "SINCE", "ADDRESS"};
+    static const char *const head[WORKER_COLUMNS] = {"WORKER", "STATE", "JOB",  "THREADS", "ISA",
+                                                     "SHARDS", "SINCE", "PATH", "ADDRESS"};
     for (int c = 0; cells && c < WORKER_COLUMNS; c++) cells[c] = head[c];
     for (int r = 1; cells && text && r < rows; r++) {
         const Coppice__Api__WorkerStatus *w = answer->workers[r - 1];
@@ -101,10 +101,11 @@ static cop_err print_workers(const Coppice__Api__ListWorkersAnswer *answer, cop_
                                               w->isa ? w->isa : "",
                                               t[2],
                                               cop_format_seconds(w->seconds, t[3]),
+                                              w->path ? w->path : "",
                                               w->address ? w->address : ""};
         memcpy(row, values, sizeof values);
     }
-    if (cells && text) cli_print_table(cells, rows, WORKER_COLUMNS, "flrrlrrf");
+    if (cells && text) cli_print_table(cells, rows, WORKER_COLUMNS, "flrrlrrlf");
     for (size_t i = 0; i < answer->n_workers; i++) {
         const Coppice__Api__WorkerStatus *w = answer->workers[i];
         const char *name = w->name ? w->name : "";

@@ -173,6 +173,7 @@ static void load_work(api_task *t) {
     if (!t->result)
         t->result = coord_resident_prepare(t->resident,
                                            &(coord_start_at){.job = job,
+                                                             .share = t->api->engine->share_memory,
                                                              .data = data,
                                                              .folder = t->folder,
                                                              .resume = true,

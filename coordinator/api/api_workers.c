@@ -40,6 +40,7 @@ static void worker_status(coord_api *api, const coord_worker_view *v,
     s->isa = (char *)(uintptr_t)session->isa;
     s->address = (char *)(uintptr_t)session->address;
     s->build = (char *)(uintptr_t)session->build;
+    s->path = (char *)(uintptr_t)session->path;
 }
 
 /* Returns the resident memory of this process in bytes, or 0 if it is not known. */

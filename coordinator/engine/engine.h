@@ -38,6 +38,7 @@ struct coord_engine {
     void *listener_state;           /* the listener's own state */
     const cop_kernels *kernels;
     char *state_folder; /* NULL: nothing is stored */
+    bool share_memory;  /* weights of training jobs are in memory that workers can map */
     uv_loop_t loop;
     uv_async_t wake; /* wakes the loop thread when mail was posted */
     coord_loop_latency latency;

@@ -37,24 +37,27 @@ static uint32_t largest_lease(const cop_job *job) {
     return job->batch > slice ? job->batch : slice;
 }
 
-static cop_err allocate(coord_resident *r, cop_error *error) {
+static cop_err allocate(coord_resident *r, bool share, cop_error *error) {
     const cop_job *job = r->job;
     size_t floats = flat_bytes(r), lease = largest_lease(job);
     r->states = cop_optimizer_states(&job->optimizer);
-    r->weight_pool = cop_buffer_pool_create(floats);
+    r->weight_pool =
+        share ? cop_buffer_pool_create_shared(floats, false) : cop_buffer_pool_create(floats);
+    r->state_pool = cop_buffer_pool_create(floats);
     r->rows_pool = cop_buffer_pool_create(lease * job->sample_stride);
     r->labels_pool = cop_buffer_pool_create(lease * sizeof(int32_t));
     r->rows = cop_alloc_array(job->batch, sizeof *r->rows);
     r->slice_first = cop_alloc_array(job->shards + 1, sizeof *r->slice_first);
     r->gradients = cop_alloc_array(job->shards, sizeof *r->gradients);
+    r->copies = cop_alloc_array(job->shards, sizeof(cop_buffer *));
     r->update_slots = cop_alloc_array(job->shards, sizeof *r->update_slots);
     r->update_first = cop_alloc_array(job->shards, sizeof *r->update_first);
     r->update_digests = cop_alloc_array(job->shards, sizeof *r->update_digests);
     r->tree_ops = cop_alloc_array(2 * (size_t)job->shards, sizeof *r->tree_ops);
     r->lease_spec = cop_job_pack_for_workers(job);
-    if (!r->weight_pool || !r->rows_pool || !r->labels_pool || !r->rows || !r->slice_first ||
-        !r->gradients || !r->update_slots || !r->update_first || !r->update_digests ||
-        !r->tree_ops || !r->lease_spec)
+    if (!r->weight_pool || !r->state_pool || !r->rows_pool || !r->labels_pool || !r->rows ||
+        !r->slice_first || !r->gradients || !r->copies || !r->update_slots || !r->update_first ||
+        !r->update_digests || !r->tree_ops || !r->lease_spec)
         return cop_fail(error, COP_ERR_NO_MEMORY, "out of memory for the tensors of job %s",
                         job->message->name);
     return COP_OK;
@@ -77,7 +80,7 @@ static bool take_version(coord_resident *r, coord_version *out) {
     *out = (coord_version){.weights = cop_buffer_pool_take(r->weight_pool)};
     bool ok = out->weights != NULL;
     for (int i = 0; i < r->states; i++) {
-        out->state[i] = cop_buffer_pool_take(r->weight_pool);
+        out->state[i] = cop_buffer_pool_take(r->state_pool);
         ok = ok && out->state[i];
     }
     if (!ok) return false;
@@ -153,7 +156,7 @@ cop_err coord_resident_prepare(coord_resident *r, const coord_start_at *at, cop_
     r->data = at->data;
     if (at->folder && !(r->folder = cop_strdup(at->folder))) return cop_no_memory(error);
     COP_TRY(cop_job_view(job, r->data, &r->view, error));
-    COP_TRY(allocate(r, error));
+    COP_TRY(allocate(r, at->share, error));
     if (!take_version(r, &r->current) || !take_version(r, &r->next))
         return cop_fail(error, COP_ERR_NO_MEMORY, "out of memory for the weights of job %s",
                         job->message->name);
@@ -180,11 +183,13 @@ void coord_resident_fini(coord_resident *r) {
     release_version(&r->next);
     cop_buffer_release(r->lease_spec);
     cop_buffer_pool_destroy(r->weight_pool);
+    cop_buffer_pool_destroy(r->state_pool);
     cop_buffer_pool_destroy(r->rows_pool);
     cop_buffer_pool_destroy(r->labels_pool);
     cop_free(r->rows);
     cop_free(r->slice_first);
     cop_free(r->gradients);
+    cop_free(r->copies);
     cop_free(r->update_slots);
     cop_free(r->update_first);
     cop_free(r->update_digests);
@@ -305,6 +310,17 @@ static void profile_update(coord_engine *engine, const coord_resident *r) {
     lane->bytes += flat_bytes(r) * (r->update_count + 2 + 2 * (uint64_t)r->states);
 }
 
+/* Gives the slots the copies of their gradients, if there are any. */
+static void keep_copies(const coord_engine *engine, coord_resident *r) {
+    for (uint32_t i = 0; i < r->update_count; i++) {
+        if (!r->copies[i]) continue;
+        coord_slot *slot = &engine->slots[r->update_slots[i] - 1];
+        cop_buffer_release(slot->gradient);
+        slot->gradient = r->copies[i];
+        r->copies[i] = NULL;
+    }
+}
+
 /* On the loop: the new version becomes the current one, unless a gradient was not finite. */
 static void update_arrived(coord_engine *engine, coord_mail *mail) {
     coord_resident *r =
@@ -314,6 +330,7 @@ static void update_arrived(coord_engine *engine, coord_mail *mail) {
     COP_ASSERT(r->update_running);
     r->update_running = false;
     profile_update(engine, r);
+    keep_copies(engine, r);
     if (r->unload_wanted) {
         release_update_slots(engine, r);
         coord_resident_fini(r);
@@ -328,8 +345,30 @@ static void update_arrived(coord_engine *engine, coord_mail *mail) {
     coord_dispatch(engine, &event);
 }
 
+/* Copies the gradients that workers could still change. False: there is none, or no memory for the
+ * copies; then the worker of a block that is blamed next may be honest. Compute thread: the loop
+ * thread leaves the slots of a running update alone. */
+static bool copy_gradients(coord_resident *r) {
+    for (uint32_t i = 0; i < r->update_count; i++) {
+        const cop_buffer *shared = r->engine->slots[r->update_slots[i] - 1].gradient;
+        if (!shared->segment) continue;
+        if (!(r->copies[i] = cop_buffer_create(shared->size))) return false;
+        memcpy(r->copies[i]->data, shared->data, shared->size);
+        r->gradients[i] = r->copies[i]->data;
+    }
+    return true;
+}
+
+/* If a value was not finite, and a worker could have changed gradients meanwhile, repeats the
+ * update with copies: what follows depends on which block has that value. */
 static void update_done(cop_task *task) {
     coord_resident *r = resident_of_task(task);
+    if (!r->stable && !atomic_load(&r->finite) && copy_gradients(r)) {
+        r->stable = true;
+        atomic_store(&r->finite, 1);
+        cop_thread_pool_submit(r->engine->pool, &r->task);
+        return;
+    }
     coord_post(r->engine, &r->task_mail);
 }
 
@@ -339,6 +378,7 @@ void coord_resident_update(coord_engine *engine, coord_resident *r, const coord_
     int count = (int)action->update.count;
     COP_ASSERT(count >= 1 && (uint32_t)count <= r->job->shards);
     COP_ASSERT(action->step == r->current.step + 1);
+    r->stable = true;
     for (int i = 0; i < count; i++) {
         const coord_block *block = &action->update.blocks[i];
         const coord_slot *slot = &engine->slots[block->slot - 1];
@@ -348,6 +388,7 @@ void coord_resident_update(coord_engine *engine, coord_resident *r, const coord_
         r->update_slots[i] = block->slot;
         r->update_first[i] = block->first;
         r->gradients[i] = slot->gradient->data;
+        r->stable = r->stable && !slot->gradient->segment;
     }
     /* Absent shards are the last ones, so the tree over the others is the same. */
     int op_count =

@@ -32,7 +32,7 @@ typedef struct coord_resident {
     char *folder;           /* of checkpoints and the model; NULL: none are written */
     int states;             /* number of the optimizer's state tensors: 0 to 2 */
     coord_version current;
-    cop_buffer_pool *weight_pool, *rows_pool, *labels_pool;
+    cop_buffer_pool *weight_pool, *state_pool, *rows_pool, *labels_pool;
     /* the step whose leases are given out now */
     uint64_t rows_step;   /* its number */
     uint32_t *rows;       /* (batch) the rows of its samples, in order (D1) */
@@ -46,6 +46,7 @@ typedef struct coord_resident {
     cop_update update;
     coord_version next;       /* the version that the update writes */
     const float **gradients;  /* (shards) of its blocks */
+    cop_buffer **copies;      /* (shards) of gradients that were in shared memory; NULL: none */
     uint64_t *update_slots;   /* (shards) slots of these gradients */
     uint32_t *update_first;   /* (shards) first shards of its blocks */
     uint64_t *update_digests; /* (shards) digests of its blocks' gradients, if only their sum is not
@@ -55,6 +56,7 @@ typedef struct coord_resident {
     uint32_t update_count;    /* number of its blocks */
     bool update_running;
     uint64_t update_began_ns; /* the running update; 0: there is no profile */
+    bool stable;              /* only this process can write to the gradients */
     bool unload_wanted;       /* release everything as soon as the update is done */
     atomic_int finite;        /* 0: the update found a value that is not finite */
     uint64_t first_step_ns;   /* when the first step was completed; 0: not yet */
@@ -68,6 +70,7 @@ typedef struct coord_start_at {
     cop_job *job;       /* owned by the resident from now on, even if the call fails */
     cop_data *data;     /* likewise */
     const char *folder; /* copied; NULL: no checkpoints */
+    bool share;         /* the weights are in memory that workers can map */
     bool resume;        /* start from a checkpoint, if there is one */
     uint64_t max_step;  /* newest step to resume from; later checkpoints are removed. UINT64_MAX: no
                            limit, and no checkpoint is removed */

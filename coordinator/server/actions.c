@@ -64,11 +64,12 @@ static void do_lease(coord_server *server, const coord_action *action) {
         coord_reply_failure(request, e, "the coordinator is out of memory; try again");
         return; /* the lease expires, and the core leases the block again */
     }
+    coord_session *s = coord_session_find(&server->access, action->worker);
+    coord_share_lend(s, resident, &reply);
     cop_log(COP_LOG_DEBUG, "coordinator",
             "job %llu: step %llu, shards %u + %u, attempt %u: leased to %s",
             (unsigned long long)action->job, (unsigned long long)action->step, action->lease.first,
-            action->lease.count, action->lease.attempt,
-            coord_session_find(&server->access, action->worker)->name);
+            action->lease.count, action->lease.attempt, s->name);
     cop_server_reply(request, &reply);
 }
 

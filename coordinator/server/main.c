@@ -28,7 +28,7 @@ typedef struct coordinator_options {
     uint64_t quota;
     int64_t jobs_per_client, update_threads;
     cop_tls_options tls;
-    bool insecure, log_json, list_methods, help, version;
+    bool insecure, no_shm, log_json, list_methods, help, version;
 } coordinator_options;
 
 #define AT(field) offsetof(coordinator_options, field)
@@ -54,6 +54,7 @@ static const cop_option rows[] = {
     COP_TLS_OPTIONS(coordinator_options, "coordinator"),
     {"insecure", NULL, "allow other machines on tcp://, without encryption", 0, COP_OPTION_FLAG,
      AT(insecure)},
+    {"no-shm", NULL, "share no memory with workers on this host", 0, COP_OPTION_FLAG, AT(no_shm)},
     {"log-json", NULL, "log lines as JSON", 0, COP_OPTION_FLAG, AT(log_json)},
     {"help", NULL, "show this help", 'h', COP_OPTION_FLAG, AT(help)},
     {"version", NULL, "show the version", 0, COP_OPTION_FLAG, AT(version)},
@@ -131,6 +132,7 @@ static cop_err configure(const coordinator_options *o, const char *state, coord_
     c->jobs_per_client = (uint32_t)o->jobs_per_client;
     c->update_threads = (int)o->update_threads;
     c->quota = o->quota;
+    c->share_memory = !o->no_shm;
     c->insecure = o->insecure;
     COP_TRY(cop_kernels_choose(&c->kernels, error));
     return cop_self_test(c->kernels, c->self_test, error);

@@ -37,6 +37,7 @@ static cop_err open_loop(coord_server *server, cop_error *error) {
     server->handles_open = true;
     COP_TRY(cop_server_create(&server->engine.loop, &handler, server, &server->transport, error));
     cop_server_set_tls(server->transport, server->config.tls);
+    coord_share_start(server);
     for (const char *const *url = server->config.listen; url && *url; url++) {
         COP_TRY(cop_server_listen(server->transport, *url, error));
         cop_log(COP_LOG_INFO, "coordinator", "listening on %s", *url);
@@ -52,6 +53,7 @@ static void release_sessions(coord_server *server) {
     for (uint32_t i = 0; i < COP_WORKERS_MAX; i++) {
         coord_session *s = &server->access.sessions[i];
         COP_ASSERT(!s->hashing && !s->digesting); /* finish_work has ended all hashing */
+        coord_share_end(s);
         if (!s->held) continue;
         cop_request *request = (cop_request *)(uintptr_t)coord_take_request(&s->held);
         coord_reply_failure(request, COP_ERR_CLOSED, "the coordinator is stopping");
@@ -189,6 +191,7 @@ static void destroy(coord_server *server) {
     if (server->engine.store) coord_store_close(server->engine.store);
     if (server->engine.core) coord_core_destroy(server->engine.core);
     coord_engine_fini(&server->engine);
+    coord_share_stop(server);
     if (server->lock_file >= 0) close(server->lock_file);
     uv_sem_destroy(&server->ready);
     cop_free(server->access.sessions);

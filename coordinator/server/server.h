@@ -8,6 +8,7 @@
 
 #include <uv.h>
 
+#include "common/base/segment.h"
 #include "coordinator/api/access.h"
 #include "coordinator/api/service.h"
 #include "coordinator/coordinator.h"
@@ -29,6 +30,7 @@ struct coord_server {
     uv_timer_t tick;    /* calls on_tick */
     bool handles_open;  /* `tick` was initialised */
     cop_server *transport;
+    cop_segment *proof;           /* whoever has its secret shares host and user; NULL: none */
     coord_api *api;               /* NULL: the server has no state folder (an embedded run) */
     struct coord_run *run;        /* for the loop thread; NULL until the core has the job */
     struct coord_run *run_shared; /* the same run, for the thread that called coord_run_submit */
@@ -52,6 +54,29 @@ void coord_close_session(coord_server *server, coord_session *session);
 /* Sets *request, which is the field `held` or `digesting` of a session, to 0. Returns its old
  * value. */
 uint64_t coord_take_request(uint64_t *request);
+
+/* ---- share.c ---- */
+/* Create and release the segment for the proof. If there is no shared memory, the first logs that.
+ */
+void coord_share_start(coord_server *server);
+void coord_share_stop(coord_server *server);
+/* Adds the segment to the answer to a HELLO, if the worker can use it. */
+void coord_share_offer(const coord_server *server, const cop_hello *hello, cop_welcome *welcome);
+/* Takes back the weights that the worker had, and checks the proof in its PULL. */
+void coord_share_check(const coord_server *server, coord_session *session, const cop_pull *pull);
+/* Replaces the weights in a lease by the name of their segment, and adds a room for the gradient.
+ * `resident` is the job of the lease; NULL: it is not a training job. Has no effect on a worker
+ * without proof, or where there is no segment. */
+void coord_share_lend(coord_session *session, const coord_resident *resident, cop_message *lease);
+/* True: the result's segment was already taken, because the worker repeats a PULL whose answer it
+ * did not get. */
+bool coord_share_is_repeated(const coord_session *session, const cop_result *result);
+/* Returns the room that the result names, borrowed. NULL: it is not the session's room. */
+cop_buffer *coord_share_result(const coord_session *session, const cop_result *result);
+/* Notes that the core has the result, so the next lease gets another room. */
+void coord_share_took(coord_session *session, const cop_result *result);
+/* Releases everything of a session that ends. */
+void coord_share_end(coord_session *session);
 
 /* ---- actions.c ---- */
 /* Carries out an action of the core. */

@@ -61,8 +61,17 @@ static bool check_hello(coord_server *server, cop_request *request, const cop_he
     return false;
 }
 
+/* Says by which path weights and gradients of a new session travel: over its connection. */
+static void set_path(coord_session *s, const cop_request *request) {
+    const char *address = cop_request_address(request);
+    const bool local = strcmp(address, "ipc") == 0 || strcmp(address, "memory") == 0;
+    const char *path = cop_request_peer(request)->certified ? "tls" : local ? address : "tcp";
+    snprintf(s->path, sizeof s->path, "%s", path);
+}
+
 /* Answers a HELLO. `s` is the session of the worker, or NULL if the peer is a client. */
-static void welcome(cop_request *request, const coord_session *s) {
+static void welcome(const coord_server *server, cop_request *request, const coord_session *s) {
+    const cop_hello *h = &cop_request_message(request)->hello;
     cop_message reply = {.type = COP_MESSAGE_WELCOME};
     reply.welcome.major = COP_PROTOCOL_MAJOR;
     reply.welcome.minor = COP_PROTOCOL_MINOR;
@@ -72,6 +81,7 @@ static void welcome(cop_request *request, const coord_session *s) {
         reply.welcome.worker = s->worker;
         reply.welcome.session = s->secret;
         snprintf(reply.welcome.name, sizeof reply.welcome.name, "%s", s->name);
+        if (COP_PROTOCOL_MINOR >= 2 && !h->control) coord_share_offer(server, h, &reply.welcome);
     }
     cop_server_reply(request, &reply);
 }
@@ -84,7 +94,7 @@ static void hello_control(coord_server *server, cop_request *request, const cop_
         return;
     }
     s->connection[1] = cop_request_connection(request);
-    welcome(request, s);
+    welcome(server, request, s);
 }
 
 static uint32_t live_sessions(const coord_server *server) {
@@ -140,6 +150,7 @@ static void hello_worker(coord_server *server, cop_request *request, const cop_h
     snprintf(s->isa, sizeof s->isa, "%s", h->isa);
     snprintf(s->build, sizeof s->build, "%s", h->build);
     snprintf(s->address, sizeof s->address, "%s", cop_request_address(request));
+    set_path(s, request);
     cop_server_expect(server->transport, (int)live_sessions(server));
     coord_event joined = {.type = COORD_EVENT_WORKER_JOINED, .worker = s->worker};
     joined.joined.name = s->name;
@@ -150,14 +161,14 @@ static void hello_worker(coord_server *server, cop_request *request, const cop_h
         joined.joined.fingerprint = cop_hash_xxh3(h->fingerprint, strlen(h->fingerprint));
     coord_dispatch(&server->engine, &joined);
     coord_engine_changed(&server->engine, 0);
-    welcome(request, s);
+    welcome(server, request, s);
 }
 
 static void on_hello(coord_server *server, cop_request *request) {
     const cop_hello *h = &cop_request_message(request)->hello;
     if (!check_hello(server, request, h)) return;
     if (h->is_client)
-        welcome(request, NULL);
+        welcome(server, request, NULL);
     else if (h->control)
         hello_control(server, request, h);
     else
@@ -200,6 +211,7 @@ void coord_close_session(coord_server *server, coord_session *s) {
     cop_request *digesting = (cop_request *)(uintptr_t)coord_take_request(&s->digesting);
     COP_ASSERT(s->worker && (!held || !digesting));
     s->worker = 0;
+    coord_share_end(s);
     if (held) cop_server_drop(held);
     if (digesting) cop_server_drop(digesting);
     coord_engine_changed(&server->engine, 0);
@@ -239,19 +251,20 @@ static const char *check_form(coord_server *server, const cop_result *r, const c
 
 /* Fills *event from the result in a PULL. Returns the tensor of the result, borrowed from the
  * message: a gradient, or the outputs of an ensemble's members. NULL: the result has no tensor, or
- * it has failed, or its form is wrong. */
-static cop_buffer *read_result(coord_server *server, uint64_t worker, const cop_message *message,
-                               coord_event *event) {
+ * it has failed, or its form is wrong. A gradient in shared memory is borrowed from the session. */
+static cop_buffer *read_result(coord_server *server, const coord_session *s,
+                               const cop_message *message, coord_event *event) {
     const cop_result *r = &message->pull.result;
     const bool ensemble = r->kind == COP_LEASE_ENSEMBLE;
     const char *failure = r->failure[0] ? r->failure : NULL, *form = NULL;
     uint32_t members = 0;
     cop_buffer *tensor =
         r->kind == COP_LEASE_TRAIN || ensemble ? message->part[COP_PART_RESULT] : NULL;
+    if (r->kind == COP_LEASE_TRAIN && r->segment) tensor = coord_share_result(s, r);
     if (!failure) form = check_form(server, r, tensor, &members);
     if (failure || form) tensor = NULL;
     *event = (coord_event){.type = COORD_EVENT_RESULT,
-                           .worker = worker,
+                           .worker = s->worker,
                            .job = r->job,
                            .step = r->step,
                            .text = failure ? failure : form};
@@ -328,6 +341,7 @@ typedef struct digest_task {
     coord_session *session; /* no other worker can take this place before the task has ended */
     coord_event event;      /* the result */
     cop_buffer *tensor;     /* a reference */
+    cop_buffer *room;       /* a reference; the task copies it to `tensor` first; NULL: no copy */
     bool finite;            /* all values of the tensor are finite */
 } digest_task;
 
@@ -342,8 +356,10 @@ static void digest_arrived(coord_engine *engine, coord_mail *mail) {
         cop_request *request = (cop_request *)(uintptr_t)coord_take_request(&s->digesting);
         d->event.result.finite = d->event.result.finite && d->finite;
         give_result(server, &d->event, d->tensor);
+        coord_share_took(s, &cop_request_message(request)->pull.result);
         take_pull(server, d->event.worker, request);
     }
+    cop_buffer_release(d->room);
     cop_buffer_release(d->tensor);
     cop_free(d);
 }
@@ -351,23 +367,31 @@ static void digest_arrived(coord_engine *engine, coord_mail *mail) {
 /* Runs on a compute thread. */
 static void compute_digest(cop_task *task) {
     digest_task *d = (digest_task *)task;
+    if (d->room) memcpy(d->tensor->data, d->room->data, d->tensor->size);
     d->event.result.digest = coord_digest(&d->server->engine, d->tensor, &d->finite);
     coord_post(&d->server->engine, &d->mail);
 }
 
-/* Starts to hash the tensor of a result. Until that ends, the request waits in `digesting`. False:
- * out of memory. */
+/* Starts to hash the tensor of a result. Until that ends, the request waits in `digesting`. The
+ * worker could write to a tensor in shared memory, so the hash and what is done later use a copy.
+ * False: out of memory. */
 static bool start_digest(coord_server *server, coord_session *s, cop_request *request,
                          const coord_event *event, cop_buffer *tensor) {
     COP_ASSERT(!s->hashing && !s->digesting && !event->text); /* a text belongs to the message */
     digest_task *d = cop_alloc(sizeof *d);
-    if (!d) return false;
+    cop_buffer *kept = tensor->segment ? cop_buffer_create(tensor->size) : cop_buffer_hold(tensor);
+    if (!d || !kept) {
+        cop_free(d);
+        cop_buffer_release(kept);
+        return false;
+    }
     *d = (digest_task){.task = {.done = compute_digest},
                        .mail = {.run = digest_arrived},
                        .server = server,
                        .session = s,
                        .event = *event,
-                       .tensor = cop_buffer_hold(tensor)};
+                       .tensor = kept,
+                       .room = tensor->segment ? cop_buffer_hold(tensor) : NULL};
     s->digesting = (uint64_t)(uintptr_t)request;
     s->hashing = true;
     cop_request_release_parts(request);
@@ -393,6 +417,7 @@ static void on_pull(coord_server *server, cop_request *request) {
     }
     const uint64_t worker = s->worker;
     s->connection[0] = cop_request_connection(request);
+    coord_share_check(server, s, p);
     /* A worker has only one PULL at a time. If an older one is held, the worker has lost its
      * connection and repeats the PULL, so it no longer waits for the answer to the older one. */
     cop_request *held = (cop_request *)(uintptr_t)coord_take_request(&s->held);
@@ -401,9 +426,9 @@ static void on_pull(coord_server *server, cop_request *request) {
         wait_for_digest(s, request);
         return;
     }
-    if (p->result.present) {
+    if (p->result.present && !coord_share_is_repeated(s, &p->result)) {
         coord_event event;
-        cop_buffer *tensor = read_result(server, worker, message, &event);
+        cop_buffer *tensor = read_result(server, s, message, &event);
         const bool compared =
             tensor && coord_core_wants_digest(server->engine.core, worker, &event.result);
         if (compared && start_digest(server, s, request, &event, tensor)) return;
@@ -412,6 +437,7 @@ static void on_pull(coord_server *server, cop_request *request) {
             return;
         }
         give_result(server, &event, tensor);
+        coord_share_took(s, &p->result); /* no effect if the result has ended the session */
     }
     take_pull(server, worker, request);
 }

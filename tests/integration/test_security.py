@@ -455,7 +455,8 @@ def test_names_from_the_network_are_never_paths_or_commands(cluster, program, sm
 
 
 def test_worker_needs_no_rights_and_writes_nothing(cluster, program, small, tmp_path):
-    """The worker runs as nobody, if possible. It opens nothing for writing, makes no file, and starts no program."""
+    """The worker runs as nobody, if possible. It opens nothing for writing, makes no file, and starts no program. If it cannot run as another
+    user, it may open the coordinator's memory."""
     pool = cluster("tls")
     trace = tmp_path / "trace"
     for path in [tmp_path, *tmp_path.parents]:
@@ -476,5 +477,5 @@ def test_worker_needs_no_rights_and_writes_nothing(cluster, program, small, tmp_
     first = max(i for i, call in enumerate(calls) if call.startswith("execve") and "coppice-worker" in call and "= 0" in call)
     calls = calls[first + 1:]
     assert len(calls) > 20 and any("worker.pem" in call for call in calls), "the trace has seen something"
-    assert written_paths(calls) == set()
+    assert {path for path in written_paths(calls) if drop or not re.fullmatch(r"/proc/\d+/fd/\d+", path)} == set()
     assert not any(call.startswith(("execve", "fork", "vfork")) for call in calls)

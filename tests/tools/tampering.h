@@ -28,6 +28,7 @@ static inline cop_err tampering_run(const char *url, const char *name,
                                 .name = name,
                                 .token = getenv("COPPICE_TOKEN"),
                                 .threads = 1,
+                                .share_memory = true,
                                 .retry_forever = true,
                                 .tamper = tamper,
                                 .tamper_context = context};
