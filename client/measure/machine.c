@@ -12,7 +12,7 @@
 #define MEASURE_NS  8000000u /* for one figure */
 #define REPEATS_MAX 200
 #define FLOATS_MIN  4096
-#define FLOATS_MAX  (4 << 20)
+#define FLOATS_MAX  (16 << 20)
 
 /* A measurement that runs on several threads at once. */
 typedef struct bench {
@@ -51,10 +51,10 @@ static void run_sum(cop_task *task, int thread, int part) {
     s->kernels->tree_sum(inputs, &tree, s->arrays[2] + first, last - first);
 }
 
-/* Runs the task for a while. Returns the shortest time of one run, in ns. */
-static double shortest(cop_thread_pool *pool, bench *s, int threads) {
+/* Runs the task for about limit_ns. Returns the shortest time of one run, in ns. */
+static double shortest(cop_thread_pool *pool, bench *s, int threads, uint64_t limit_ns) {
     uint64_t began = cop_clock_ns(), best = UINT64_MAX;
-    for (int i = 0; i < REPEATS_MAX && cop_clock_ns() - began < MEASURE_NS; i++) {
+    for (int i = 0; i < REPEATS_MAX && cop_clock_ns() - began < limit_ns; i++) {
         const uint64_t from = cop_clock_ns();
         s->task.parts = threads;
         cop_parallel_for(pool, &s->task);
@@ -93,7 +93,7 @@ static double measure_product(bench *s, cop_thread_pool *pool, const cop_paramet
                                 .b_col = 1,
                                 .ldc = ld};
         s->task.run = run_product;
-        const double ns = shortest(pool, s, t->threads);
+        const double ns = shortest(pool, s, t->threads, MEASURE_NS);
         if (ns > 0) gflops = 2.0 * weight->rows * (double)ld * weight->cols / ns;
     }
     cop_free(all);
@@ -114,7 +114,7 @@ static double measure_memory(bench *s, cop_thread_pool *pool, const cli_step_tim
         fill(all, 3 * s->floats);
         for (int i = 0; i < 3; i++) s->arrays[i] = all + (size_t)i * s->floats;
         s->task.run = run_sum;
-        const double ns = shortest(pool, s, t->threads);
+        const double ns = shortest(pool, s, t->threads, 5 * MEASURE_NS);
         if (ns > 0) speed = 12.0 * (double)s->floats / ns;
     }
     cop_free(all);

@@ -75,6 +75,14 @@ static double share_of(const cop_zeros *zeros) {
     return zeros->values ? (double)zeros->zeros / (double)zeros->values : -1;
 }
 
+/* The speed of the terms that no kernel can leave out. A kernel may leave out the zeros of the
+ * input in the forward product, and those of the gradient in the other two. */
+static double needed_speed(const cli_layer_times *l, int products) {
+    const double x = l->input_zeros > 0 ? l->input_zeros : 0;
+    const double dy = l->gradient_zeros > 0 ? l->gradient_zeros : 0;
+    return l->gflops * (1 - x + (products - 1) * (1 - dy)) / products;
+}
+
 /* `unit` is the ms per step of 1 ns in the sums. */
 static void layer_times(const lane_sums *s, const cop_layer *layer, double unit,
                         cli_layer_times *out) {
@@ -90,7 +98,9 @@ static void layer_times(const lane_sums *s, const cop_layer *layer, double unit,
     const uint64_t down = s->ns[COP_PHASE_BACKWARD][i];
     const uint64_t ns = s->ns[COP_PHASE_FORWARD][i] + s->ns[COP_PHASE_WEIGHTS][i] + down;
     if (!layer->parameter_count || !ns || !layer->ops->flop) return;
-    out->gflops = layer->ops->flop(layer) * (double)s->samples * (down ? 3 : 2) / (double)ns;
+    const int products = down ? 3 : 2;
+    out->gflops = layer->ops->flop(layer) * (double)s->samples * products / (double)ns;
+    out->needed_gflops = needed_speed(out, products);
 }
 
 /* Divides the time in which the workers waited: first the updates, then the messages. */
@@ -159,22 +169,21 @@ static void print_speed(char *out, double gflops) {
 
 static void fill_row(const cop_layer *layer, const cli_step_times *t, row_text text) {
     const cli_layer_times *l = &t->layers[layer->index];
-    const double all = l->forward + l->mask + l->weights + l->backward;
     snprintf(text[0], 32, "%d %.24s", layer->index, layer->spec.kind);
     print_ms(text[1], l->forward);
     print_ms(text[2], l->mask);
     print_ms(text[3], l->weights);
     print_ms(text[4], l->backward);
-    print_share(text[5], t->step > 0 ? all / t->step : -1);
-    print_share(text[6], l->input_zeros);
-    print_share(text[7], l->gradient_zeros);
-    print_speed(text[8], l->gflops);
+    print_share(text[5], l->input_zeros);
+    print_share(text[6], l->gradient_zeros);
+    print_speed(text[7], l->gflops);
+    print_speed(text[8], l->needed_gflops);
     print_speed(text[9], l->dense_gflops);
 }
 
 static cop_err print_layers(const cop_model *model, const cli_step_times *t, cop_error *error) {
     static const char *const head[COLUMNS] = {"LAYER", "FORWARD", "MASK",    "WEIGHTS", "INPUT",
-                                              "SHARE", "0 IN X",  "0 IN DY", "GFLOP/S", "DENSE"};
+                                              "X = 0", "DY = 0",  "GFLOP/S", "NEEDED",  "DENSE"};
     const size_t rows = (size_t)t->layer_count + 1;
     const char **cells = cop_alloc_array(rows * COLUMNS, sizeof *cells);
     row_text *text = cop_alloc_array(rows, sizeof *text);
@@ -231,6 +240,8 @@ static void fill_message(const cop_layer *layer, const cli_layer_times *l,
     m->gradient_zeros = l->gradient_zeros;
     m->has_gflops = l->gflops > 0;
     m->gflops = l->gflops;
+    m->has_needed_gflops = l->gflops > 0;
+    m->needed_gflops = l->needed_gflops;
     m->has_dense_gflops = l->dense_gflops > 0;
     m->dense_gflops = l->dense_gflops;
 }

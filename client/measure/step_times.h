@@ -17,7 +17,8 @@ typedef struct cli_layer_times {
      * count, including those that a kernel leaves out because a factor is 0. 0: the layer has no
      * parameters. */
     double gflops;
-    double dense_gflops; /* as measured for a dense product of this size; 0: not measured */
+    double needed_gflops; /* the same, but without the terms that a kernel may leave out */
+    double dense_gflops;  /* as measured for a dense product of this size; 0: not measured */
 } cli_layer_times;
 
 typedef struct cli_step_times {

@@ -71,6 +71,7 @@ def test_each_layer_has_its_phases(summary):
     assert first["input_ms"] == 0 < second["input_ms"]  # nothing needs the gradient of the samples
     assert relu["forward_ms"] > 0 and relu["input_ms"] > 0 and "gflops" not in relu
     assert second["input_zeros"] == pytest.approx(0.75, abs=0.15)  # relu and dropout
+    assert 0 < second["needed_gflops"] < second["gflops"]
     assert first["gradient_zeros"] == pytest.approx(second["input_zeros"], abs=0.01)
 
 
