@@ -98,7 +98,9 @@ static cop_err print_json(const run_state *s, const coord_progress *p, cop_error
     r.state =
         (char *)(uintptr_t)(p->state == COPPICE__API__STATE__COMPLETED ? "COMPLETED" : "PAUSED");
     r.has_ms_per_step = p->step > 0 && p->seconds > 0;
-    r.ms_per_step = p->samples_per_s > 0 ? 1e3 * s->batch / p->samples_per_s : 0;
+    if (r.has_ms_per_step) r.ms_per_step = 1e3 * p->seconds / (double)p->step;
+    r.has_total_seconds = 1;
+    r.total_seconds = (double)(cop_clock_ns() - s->began_ns) * 1e-9;
     r.peak_rss = peak_memory();
     r.has_allocations = 1;
     r.allocations = cop_alloc_count();
@@ -109,7 +111,7 @@ static cop_err print_json(const run_state *s, const coord_progress *p, cop_error
 }
 
 static void print_table(const run_state *s, const coord_progress *p) {
-    char loss[32] = "-", error[32] = "-", seconds[32], rate[48], steps[64];
+    char loss[32] = "-", error[32] = "-", seconds[32], total[32], rate[48], steps[64], time[80];
     const char *part = p->evaluated_on_test ? "test" : "validation";
     char figure[32];
     snprintf(figure, sizeof figure, "%s %s", part,
@@ -121,16 +123,13 @@ static void print_table(const run_state *s, const coord_progress *p) {
         snprintf(error, sizeof error, "%.4f", p->test_loss);
     snprintf(rate, sizeof rate, "%.0f samples/s", p->samples_per_s);
     snprintf(steps, sizeof steps, "%llu (%.2f epochs)", (unsigned long long)p->step, p->epoch);
-    const char *cells[] = {"job",        s->name,
-                           "steps",      steps,
-                           "train loss", loss,
-                           figure,       error,
-                           "time",       cop_format_seconds(p->seconds, seconds),
-                           "speed",      rate,
-                           "arithmetic", s->numerics,
-                           "kernels",    s->kernels->name,
-                           "digest",     p->digest,
-                           "written to", s->folder.path};
+    snprintf(time, sizeof time, "%s of training, %s in all",
+             cop_format_seconds(p->seconds, seconds),
+             cop_format_seconds((double)(cop_clock_ns() - s->began_ns) * 1e-9, total));
+    const char *cells[] = {
+        "job",     s->name,          "steps",  steps,     "train loss", loss,          figure,
+        error,     "time",           time,     "speed",   rate,         "arithmetic",  s->numerics,
+        "kernels", s->kernels->name, "digest", p->digest, "written to", s->folder.path};
     cli_print_table(cells, (int)(sizeof cells / sizeof *cells / 2), 2, "ll");
 }
 
@@ -213,10 +212,8 @@ static cop_err finish(run_state *s, const cli_options *options, coord_progress *
                         strncmp(p->text, "training diverged", 17) == 0 ? COP_ERR_DIVERGED
                                                                        : COP_ERR_INTERNAL,
                         "job %s failed: %s", s->name, p->text);
-    /* A run that ended before the first progress report has no speed yet. Then the speed is the
-     * mean over the whole run. */
-    if (p->samples_per_s <= 0 && p->seconds > 0)
-        p->samples_per_s = (double)p->step * s->batch / p->seconds;
+    /* Now the mean over all steps. `seconds` leaves out evaluations and checkpoints. */
+    if (p->seconds > 0) p->samples_per_s = (double)p->step * s->batch / p->seconds;
     if (p->text[0] && !options->quiet)
         cli_note("%swarning: %s%s\n", cli_color(2, "yellow"), p->text, cli_color(2, "reset"));
     cop_err e = make_profile(s, options, error); /* if it fails, the results are printed anyway */

@@ -137,3 +137,12 @@ def test_trace_has_all_steps_and_layers(events, summary):
 def test_trace_into_a_missing_folder_is_refused_before_training(run):
     done = run("--trace", "absent/trace.json", status=2)
     assert "absent" in done.stderr
+
+
+def test_speed_leaves_out_evaluations_and_checkpoints(coppice, small):
+    path = small(40, "evaluate: {every: 1, on: test}\n")
+    result = coppice("run", path, "--json")
+    batch = 50
+    assert result["ms_per_step"] == pytest.approx(1e3 * result["seconds"] / 40)
+    assert result["samples_per_s"] == pytest.approx(batch * 40 / result["seconds"])
+    assert result["total_seconds"] > result["seconds"]

@@ -252,9 +252,9 @@ MEANINGS = {
     "nll": "mean negative log likelihood", "brier": "mean Brier score", "ece": "expected calibration error", "disagreement": "share of pairs of members that disagree",
     "error_se": "standard error", "nll_se": "standard error", "brier_se": "standard error", "ece_se": "standard error", "disagreement_se": "standard error", "epochs": "completed epochs",
     "train_loss": "training loss of the last epoch", "test_error": "fraction of samples classified wrongly", "RunSummary.job": "name of the job", "RunSummary.allocations": "allocations of Coppice's own code, from start to end",
-    "RunSummary.first_step_ms": "milliseconds from the start, data included, to the end of the first step", "RunSummary.workers": "worker threads", "RunSummary.steps": "completed steps",
+    "RunSummary.first_step_ms": "milliseconds from the start, data included, to the end of the first step", "RunSummary.workers": "worker threads", "RunSummary.seconds": "seconds of training, without start, evaluations and checkpoints", "total_seconds": "seconds from the start of the program, with data, evaluations and checkpoints", "RunSummary.steps": "completed steps",
     "evaluated_on": "part of the data: `test` or `validation`; absent before the first evaluation", "best_validation_error": "lowest validation error", "out": "run folder", "first_step_ms": "milliseconds from the start to the end of the first step",
-    "numerics": "arithmetic", "ms_per_step": "mean milliseconds per step", "peak_rss": "peak resident memory, in bytes", "allocations": "allocations of Coppice's own code",
+    "numerics": "arithmetic", "ms_per_step": "mean milliseconds per step, without start, evaluations and checkpoints", "peak_rss": "peak resident memory, in bytes", "allocations": "allocations of Coppice's own code",
     "digest": "SHA-256 of the weights", "output": "path of the result",
 }
 
