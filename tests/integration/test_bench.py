@@ -1,0 +1,53 @@
+"""bench/step.py: its table says what was measured, and what was not."""
+
+import importlib.util
+import json
+import os
+import pathlib
+import subprocess
+
+import pytest
+
+SCRIPT = pathlib.Path(__file__).resolve().parents[2] / "bench/step.py"
+
+
+@pytest.fixture
+def step():
+    spec = importlib.util.spec_from_file_location("step", SCRIPT)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_pool_and_run_have_the_same_digest(program, mnist):
+    path = f"{pathlib.Path(program('coppice')).parent}:{os.environ['PATH']}"
+    done = subprocess.run([SCRIPT, "--rows", "ipc-run,jax", "--repeat", "1", "--json"], capture_output=True, text=True, timeout=240, check=True,
+                          env={**os.environ, "PATH": path, "COPPICE_MNIST": str(mnist)})
+    result = json.loads(done.stdout)
+    figures = result["subjects"]
+    assert figures["run"]["digest"] == figures["ipc"]["digest"]
+    jax, pool = result["rows"]
+    assert jax["not_run"] == "JAX needs --peers" and "met" not in jax
+    assert pool["ratio"] == pytest.approx(figures["ipc"]["ms_per_step"] / figures["run"]["ms_per_step"])
+    assert "1 of 1: ipc" in done.stderr
+
+
+def test_row_is_met_only_if_both_sides_ran(step):
+    figures = step.summary({"run": [{"ms_per_step": t, "digest": "d"} for t in (5, 1, 3)], "JAX": [{"ms_per_step": 4}], "ipc": [{"failed": "no memory"}]})
+    rows = {row["row"]: row for row in step.rows_of(figures, step.ROWS)}
+    assert figures["run"]["ms_per_step"] == 3 and rows["jax"]["ratio"] == 0.75 and not rows["jax"]["met"]
+    assert rows["ipc-run"]["not_run"] == "no memory" and rows["torch"]["not_run"] == "PyTorch needs --peers"
+    text = step.table(figures, rows.values())
+    assert "not run: no memory" in text and "0.75" in text and text.count("| met |") == 0
+
+
+def test_unknown_row_is_refused(step):
+    done = subprocess.run([SCRIPT, "--rows", "jaxx"], capture_output=True, text=True, check=False)
+    assert done.returncode == 2 and "no row jaxx; there are: jax, torch" in done.stderr
+
+
+def test_table_is_written_between_the_marks(step, tmp_path):
+    page = tmp_path / "page.md"
+    page.write_text(f"before\n{step.MARKS[0]}\nold\n{step.MARKS[1]}\nafter\n")
+    step.write(page, "new")
+    assert page.read_text() == f"before\n{step.MARKS[0]}\nnew\n{step.MARKS[1]}\nafter\n"
