@@ -16,16 +16,15 @@
 #include "common/version.h"
 #include "common/wire/codec.h"
 
-#define WARM_STEPS  5          /* that are not measured, because they fill caches and memory */
-#define WARM_NS     200000000u /* likewise */
-#define MEASURE_NS  1000000000u
-#define STEPS_MIN   8
-#define PAUSE_NS    2000000000u
-#define GIVE_UP_NS  120000000000u
-#define TRIAL_STEPS 1000000000 /* of the job of a trial: more than it will do */
-#define EPOCHS_MAX  1000000    /* between evaluations: more than it will do */
-#define JOB_BUDGET  (16u << 20)
-#define TOLERANCE   1.03
+#define WARM_STEPS 5          /* that are not measured, because they fill caches and memory */
+#define WARM_NS    200000000u /* likewise */
+#define MEASURE_NS 1000000000u
+#define STEPS_MIN  8
+#define PAUSE_NS   2000000000u
+#define GIVE_UP_NS 120000000000u
+#define EPOCHS_MAX 1000000 /* between evaluations: more than it will do */
+#define JOB_BUDGET (16u << 20)
+#define TOLERANCE  1.03
 
 /* ---- the cache ---- */
 
@@ -86,7 +85,8 @@ static void write_cache(const char *path, const cli_trial *trial) {
 
 /* ---- the trial ---- */
 
-/* Makes the job of the trial: the same, but it neither ends nor evaluates. */
+/* Makes the job of the trial: the same, but it evaluates only at its end. Its length stays, because
+ * the zeros and the sizes of gradients change as a network learns, and the times with them. */
 static cop_err copy_job(const cop_job *job, const cop_data *data, cop_job **out, cop_error *error) {
     cop_buffer *spec = cop_job_pack(job);
     if (!spec) return cop_no_memory(error);
@@ -97,41 +97,61 @@ static cop_err copy_job(const cop_job *job, const cop_data *data, cop_job **out,
     if (e) return e;
     Coppice__Job *m = (Coppice__Job *)message;
     m->pinned = NULL; /* its memory belongs to the message's arena */
-    m->train->has_epochs = 0;
-    m->train->has_steps = 1;
-    m->train->steps = TRIAL_STEPS;
     if (m->evaluate) m->evaluate->has_every = 1, m->evaluate->every = EPOCHS_MAX;
     e = cop_job_create(m, data, out, error);
     if (e) cop_proto_free(message);
     return e;
 }
 
-/* Watches the training until it has measured enough steps. */
+/* A moment in the training. */
+typedef struct moment {
+    uint64_t ns, step;
+} moment;
+
+static bool set_time(cli_trial *trial, const moment *from, const moment *to) {
+    if (!from->step || to->step <= from->step) return false;
+    trial->step_ms = 1e-6 * (double)(to->ns - from->ns) / (double)(to->step - from->step);
+    return true;
+}
+
+/* Takes the times of a job that ended during the trial: without the first steps if there are enough
+ * others. */
+static cop_err take_end(cli_trial *trial, const coord_progress *p, const moment times[3],
+                        cop_error *error) {
+    if (p->state != COPPICE__API__STATE__COMPLETED)
+        return cop_fail(
+            error, strncmp(p->text, "training diverged", 17) ? COP_ERR_INTERNAL : COP_ERR_DIVERGED,
+            "cannot measure the job: %s", p->text);
+    const bool enough = times[1].step && times[2].step >= times[1].step + STEPS_MIN;
+    if (enough && set_time(trial, &times[1], &times[2])) return COP_OK;
+    if (set_time(trial, &times[0], &times[2])) return COP_OK;
+    trial->step_ms = 1e3 * p->seconds / (double)p->step; /* the job ended too soon to watch it */
+    return COP_OK;
+}
+
+/* Watches the training until the job ends, or until enough steps are measured. */
 static cop_err watch(coord_server *coordinator, cli_trial *trial, cop_error *error) {
     const uint64_t began = cop_clock_ns();
-    uint64_t last_step = 0, first_step = 0, first_ns = 0, trained_ns = 0;
+    moment times[3] = {{0}}; /* the first step, the first one that is measured, the newest */
     for (;;) {
         coord_progress p;
         coord_run_progress(coordinator, 20, &p);
-        const uint64_t now = cop_clock_ns();
-        if (p.finished)
-            return cop_fail(error,
-                            strncmp(p.text, "training diverged", 17) ? COP_ERR_INTERNAL
-                                                                     : COP_ERR_DIVERGED,
-                            "cannot measure the job: %s", p.text);
-        if (now - began > GIVE_UP_NS)
-            return cop_fail(error, COP_ERR_TIMEOUT, "the job did not train %d steps in %u s",
-                            WARM_STEPS + STEPS_MIN, (unsigned)(GIVE_UP_NS / 1000000000u));
-        if (p.step == last_step) continue;
-        last_step = p.step;
-        if (!trained_ns) trained_ns = now;
-        if (!first_ns && p.step >= WARM_STEPS && now - trained_ns >= WARM_NS) {
-            first_ns = now;
-            first_step = p.step;
-        } else if (first_ns && now - first_ns >= MEASURE_NS && p.step - first_step >= STEPS_MIN) {
-            trial->step_ms = 1e-6 * (double)(now - first_ns) / (double)(p.step - first_step);
+        const moment now = {cop_clock_ns(), p.step};
+        if (p.step > times[2].step) {
+            times[2] = now;
+            if (!times[0].step) times[0] = now;
+            if (!times[1].step && p.step >= WARM_STEPS && now.ns - times[0].ns >= WARM_NS)
+                times[1] = now;
+        }
+        if (p.finished) return take_end(trial, &p, times, error);
+        if (times[1].step && times[2].ns - times[1].ns >= MEASURE_NS &&
+            times[2].step >= times[1].step + STEPS_MIN) {
+            set_time(trial, &times[1], &times[2]);
             return COP_OK;
         }
+        if (now.ns - began > GIVE_UP_NS)
+            return cop_fail(error, COP_ERR_TIMEOUT, "the job did not train %d steps in %u s",
+                            WARM_STEPS + STEPS_MIN, (unsigned)(GIVE_UP_NS / 1000000000u));
     }
 }
 
@@ -139,6 +159,8 @@ static cop_err watch(coord_server *coordinator, cli_trial *trial, cop_error *err
 static void pause_job(coord_server *coordinator) {
     const uint64_t began = cop_clock_ns();
     coord_progress p;
+    coord_run_progress(coordinator, 0, &p);
+    if (p.finished) return;
     coord_run_interrupt(coordinator);
     do coord_run_progress(coordinator, 20, &p);
     while (!p.finished && cop_clock_ns() - began < PAUSE_NS);
