@@ -71,7 +71,6 @@ static void set_path(coord_session *s, const cop_request *request) {
 
 /* Answers a HELLO. `s` is the session of the worker, or NULL if the peer is a client. */
 static void welcome(const coord_server *server, cop_request *request, const coord_session *s) {
-    const cop_hello *h = &cop_request_message(request)->hello;
     cop_message reply = {.type = COP_MESSAGE_WELCOME};
     reply.welcome.major = COP_PROTOCOL_MAJOR;
     reply.welcome.minor = COP_PROTOCOL_MINOR;
@@ -81,7 +80,8 @@ static void welcome(const coord_server *server, cop_request *request, const coor
         reply.welcome.worker = s->worker;
         reply.welcome.session = s->secret;
         snprintf(reply.welcome.name, sizeof reply.welcome.name, "%s", s->name);
-        if (COP_PROTOCOL_MINOR >= 2 && !h->control) coord_share_offer(server, h, &reply.welcome);
+        if (COP_PROTOCOL_MINOR >= 2)
+            coord_share_offer(server, &cop_request_message(request)->hello, &reply.welcome);
     }
     cop_server_reply(request, &reply);
 }

@@ -30,7 +30,7 @@ void coord_share_stop(coord_server *server) {
 }
 
 void coord_share_offer(const coord_server *server, const cop_hello *hello, cop_welcome *welcome) {
-    const bool wanted = hello->features & COP_FEATURE_SHARED_MEMORY;
+    const bool wanted = !hello->control && hello->features & COP_FEATURE_SHARED_MEMORY;
     if (wanted && server->proof) welcome->proof = server->proof->name;
 }
 
