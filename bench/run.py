@@ -40,12 +40,12 @@ def peak_mb(process):
             return round(int(line.split()[1]) / 1e3)
 
 
-def cluster(kind, data):
+def cluster(kind, data, *options):
     with tempfile.TemporaryDirectory() as folder:
         url = f"ipc://{folder}/socket" if kind == "ipc" else "tcp://127.0.0.1:29799"
         state = pathlib.Path(folder, "state")
         quiet = {"stderr": subprocess.DEVNULL}
-        coordinator = subprocess.Popen([program("coppice-coordinator"), "--listen", url, "--state", state, "--data", data], **quiet)
+        coordinator = subprocess.Popen([program("coppice-coordinator"), "--listen", url, "--state", state, "--data", data, *options], **quiet)
         while not (state / "data").exists():
             time.sleep(0.05)
         time.sleep(0.3)
@@ -77,7 +77,8 @@ def main():
     o = parser.parse_args()
     if not o.data:
         parser.error("MNIST not found: give its folder with --data DIR or in COPPICE_MNIST")
-    subjects = {"run --workers 2": lambda: in_process(o.data), "cluster ipc": lambda: cluster("ipc", o.data), "cluster tcp": lambda: cluster("tcp", o.data)}
+    subjects = {"run --workers 2": lambda: in_process(o.data), "cluster ipc": lambda: cluster("ipc", o.data),
+                "cluster ipc, no shared memory": lambda: cluster("ipc", o.data, "--no-shm"), "cluster tcp": lambda: cluster("tcp", o.data, "--no-shm")}
     if o.torch:
         subjects["torch one process"] = lambda: torch(o.torch, o.peers, "--world", "1", "--threads", "2", "--fused")
         subjects["torch ddp"] = lambda: torch(o.torch, o.peers, "--world", "2", "--threads", "1", "--fused")

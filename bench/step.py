@@ -38,7 +38,8 @@ WORKS = {
     "wide": ("4096,4096", 128, 8, "sample", 0.2, 0.5, 30),
     "tiny": ("64,64", 16, 2, "sample", 0.2, 0.5, 8000),
 }
-# name: (how it runs, work, environment). "run" is `coppice run --workers 2`; "ipc" and "tcp" are a coordinator and two workers.
+# name: (how it runs, work, environment). "run" is `coppice run --workers 2`; "ipc" and "tcp" are a coordinator and two workers,
+# which share memory with "ipc" and send all tensors over the connection with "tcp".
 COPPICE = {
     "run": ("run", "sample", {}),
     "run, scope shard": ("run", "shard", {}),
@@ -98,7 +99,9 @@ def run_in_process(path):
 def run_on_pool(path, kind):
     url = f"ipc://{path.parent}/socket" if kind == "ipc" else "tcp://127.0.0.1:29798"
     state, quiet = path.parent / "state", {"stderr": subprocess.DEVNULL}
-    processes = [subprocess.Popen(["coppice-coordinator", "--listen", url, "--state", state, "--data", os.environ["COPPICE_MNIST"]], **quiet)]
+    knows = "--no-shm" in subprocess.run(["coppice-coordinator", "--help"], capture_output=True, text=True, check=True).stdout  # an old commit may not
+    options = ["--no-shm"] if kind == "tcp" and knows else []
+    processes = [subprocess.Popen(["coppice-coordinator", "--listen", url, "--state", state, "--data", os.environ["COPPICE_MNIST"], *options], **quiet)]
     try:
         while not (state / "token").exists():
             time.sleep(0.05)
