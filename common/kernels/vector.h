@@ -115,6 +115,24 @@ COP_INLINE vi vf_replaces_max(vf x, vf best) {
     return (x > best) | ((x != x) & (best == best));
 }
 
+/* Is any lane of `mask` -1? Each lane is 0 or -1, as in the result of a comparison. */
+COP_INLINE int vf_any(vi mask) {
+#if COP_VL == 16 && defined(__AVX512F__)
+    return _mm512_test_epi32_mask((__m512i)mask, (__m512i)mask) != 0;
+#elif COP_VL == 8 && defined(__AVX2__)
+    return _mm256_movemask_ps((__m256)mask) != 0;
+#else
+    int32_t any = 0;
+    for (int l = 0; l < COP_VL; l++) any |= mask[l];
+    return any != 0;
+#endif
+}
+
+/* -1 in the lanes whose value is subnormal: neither 0 nor normal. */
+COP_INLINE vi vf_is_subnormal(vf x) {
+    return (((vu)x & 0x7fffffffu) - 1) < 0x7fffffu;
+}
+
 /* mask ? a : b per lane. Each lane of `mask` is 0 or -1, as in the result of a comparison. */
 COP_INLINE vf vf_select(vi mask, vf a, vf b) {
     return (vf)(((vi)a & mask) | ((vi)b & ~mask));

@@ -436,6 +436,73 @@ static void test_sgd_follows_its_definition(void **state) {
     }
 }
 
+/* One of `count` values, chosen by *seed. */
+static float pick(const float *values, uint32_t count, uint32_t *seed) {
+    *seed = *seed * 1664525u + 1013904223u;
+    return values[(*seed >> 8) % count];
+}
+
+/* A subnormal number of any size and sign. */
+static float subnormal(uint32_t *seed) {
+    *seed = *seed * 1664525u + 1013904223u;
+    const float magnitude = (float)((*seed >> 9) >> (*seed & 15)) * 0x1p-149f;
+    return *seed & 64 ? -magnitude : magnitude;
+}
+
+/* Fills the inputs of an update in runs of 48 weights: in each run one kind of weight, of gradient
+ * and of velocity dominates. Rare values are among them in every third run. */
+static void fill_with_subnormals(float *w, float *g, float *v, size_t count) {
+    static const float usual[] = {0.5f, -1.0f, 0.03f, -7e-4f, 0x1p-87f, -0x1p-88f};
+    static const float zeros[] = {0.0f, -0.0f, 0.0f, -0.0f};
+    static const float rare[] = {0.0f,      -0.0f,     0x1p-149f, -0x1p-126f, 0x1p-125f, 1e-30f,
+                                 -0x1p-87f, 0x1p-111f, INFINITY,  -INFINITY,  NAN,       1.0f};
+    uint32_t seed = 5;
+    for (size_t i = 0; i < count; i++) {
+        const size_t run = i / 48;
+        w[i] = pick(usual, run % 2 ? 4 : 6, &seed);
+        g[i] = pick(run % 5 == 4 ? usual : zeros, 4, &seed) * 100;
+        v[i] = run % 7 == 6 ? pick(usual, 6, &seed) : subnormal(&seed);
+        if (run % 3 || seed >> 28) continue;
+        w[i] = pick(rare, 12, &seed);
+        g[i] = pick(rare, 12, &seed);
+        v[i] = pick(rare, 12, &seed);
+    }
+}
+
+static void test_sgd_keeps_subnormal_velocities(void **state) {
+    (void)state;
+    enum { COLS = 997 };
+    static float w[ROWS * COLS], g[ROWS * COLS], v[ROWS * COLS], out[ROWS * COLS];
+    static float expected_v[ROWS * COLS], expected[ROWS * COLS];
+    const float *inputs[1] = {g};
+    const int16_t ops[1] = {0};
+    const cop_tree tree = {1, 1, ops};
+    static const float momenta[] = {0.9f, 0.5f, 0.99f, 1.0f, 0x1p-20f, 1e-40f, -0.5f, 1.5f};
+    fill_with_subnormals(w, g, v, ROWS * COLS);
+    FOR_EACH_ISA(kernels) {
+        for (size_t m = 0; m < sizeof momenta / sizeof momenta[0]; m++) {
+            cop_sgd u = {.gradients = inputs,
+                         .tree = &tree,
+                         .w_in = w,
+                         .w_out = expected,
+                         .velocity = expected_v,
+                         .cols = COLS,
+                         .batch = 100,
+                         .rate = m % 2 ? 1.0f : 0.05f,
+                         .momentum = momenta[m]};
+            memcpy(expected_v, v, sizeof v);
+            for (int r = 0; r < ROWS; r++) naive_sgd_row(&u, r);
+            static float velocity[ROWS * COLS];
+            memcpy(velocity, v, sizeof v);
+            u.velocity = velocity;
+            u.w_out = out;
+            kernels->sgd(&u, 0, ROWS);
+            assert_same(out, expected, ROWS * COLS, kernels->name);
+            assert_same(velocity, expected_v, ROWS * COLS, kernels->name);
+        }
+    }
+}
+
 static void test_max_norm_limits_long_rows_only(void **state) {
     (void)state;
     float gradient[2 * 20] = {0}, w[2 * 20], out[2 * 20];
@@ -471,6 +538,7 @@ int main(void) {
         cmocka_unit_test(test_cross_entropy_follows_its_definition),
         cmocka_unit_test(test_cross_entropy_is_close_to_the_exact_value),
         cmocka_unit_test(test_sgd_follows_its_definition),
+        cmocka_unit_test(test_sgd_keeps_subnormal_velocities),
         cmocka_unit_test(test_max_norm_limits_long_rows_only),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
