@@ -44,6 +44,7 @@ struct coord_engine {
     coord_loop_latency latency;
     uv_mutex_t mail_mutex;             /* protects mail_head and mail_tail */
     coord_mail *mail_head, *mail_tail; /* a list, the oldest mail first */
+    coord_mail *deferred;              /* runs when the actions of the event are carried out */
     bool stopping;
     coord_core *core;
     coord_actions actions; /* of the newest event */
@@ -81,6 +82,9 @@ void coord_engine_fini(coord_engine *engine);
 /* Has mail->run called on the loop thread, after the mail that was posted before. The mail's memory
  * belongs to the caller, and must stay valid until `run` is called. Any thread. */
 void coord_post(coord_engine *engine, coord_mail *mail);
+/* Has mail->run called on this thread as soon as all actions of the present event have been carried
+ * out. Only while an action is being carried out. Otherwise as coord_post. */
+void coord_defer(coord_engine *engine, coord_mail *mail);
 /* Queues a copy of the event and its text, passes the queued events to the core in order, and
  * carries out the actions that follow. An action may call this again: its event is then only
  * queued, and the outer call takes it in turn.

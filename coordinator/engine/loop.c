@@ -38,6 +38,20 @@ void coord_engine_read_mail(coord_engine *engine) {
     }
 }
 
+void coord_defer(coord_engine *engine, coord_mail *mail) {
+    COP_ASSERT(mail->run && engine->dispatching);
+    mail->next = engine->deferred;
+    engine->deferred = mail;
+}
+
+static void run_deferred(coord_engine *engine) {
+    while (engine->deferred) {
+        coord_mail *mail = engine->deferred;
+        engine->deferred = mail->next;
+        mail->run(engine, mail);
+    }
+}
+
 /* ---- events ---- */
 
 /* Makes room for `count` events. False: there is no memory. The first call allocates QUEUE_FIRST
@@ -106,6 +120,7 @@ static bool dispatch_one(coord_engine *engine, uint32_t at) {
                      cop_err_text(e));
     for (uint32_t a = 0; !e && a < engine->actions.count; a++)
         engine->carry_out(engine, &engine->actions.items[a]);
+    run_deferred(engine);
     return true;
 }
 

@@ -20,6 +20,8 @@
  * minute. Then the job fails. */
 #define DISCARD_TRIES    60
 #define DISCARD_PAUSE_MS 1000
+/* An update that reads and writes at most this many bytes runs on the loop thread: about 50 us. */
+#define SMALL_BYTES (2u << 20)
 
 coord_resident *coord_resident_find(coord_engine *engine, uint64_t job) {
     for (uint32_t i = 0; job && i < COORD_RESIDENT_MAX; i++)
@@ -252,7 +254,8 @@ static coord_resident *resident_of_task(cop_task *task) {
 
 static void update_part(cop_task *task, int thread, int part) {
     coord_resident *r = resident_of_task(task);
-    cop_lane *lane = thread <= COP_WORKER_THREADS_MAX ? r->engine->update_lanes[thread - 1] : NULL;
+    const bool in_pool = thread >= 1 && thread <= COP_WORKER_THREADS_MAX;
+    cop_lane *lane = in_pool ? r->engine->update_lanes[thread - 1] : NULL;
     cop_lane_enter(lane, COP_PHASE_UPDATE, COP_NO_LAYER);
     cop_update_run(&r->update, part, task->parts);
     cop_lane_enter(lane, COP_PHASE_IDLE, COP_NO_LAYER);
@@ -372,6 +375,26 @@ static void update_done(cop_task *task) {
     coord_post(r->engine, &r->task_mail);
 }
 
+/* Runs the update on the compute threads or, if it is small, at once on this thread: waking a
+ * compute thread and being woken by it takes longer than a small update. */
+static void start_update(coord_engine *engine, coord_resident *r) {
+    const bool small =
+        r->stable && flat_bytes(r) * (r->update_count + 2 + 2 * (uint64_t)r->states) <= SMALL_BYTES;
+    r->engine = engine;
+    r->task = (cop_task){.run = update_part,
+                         .done = update_done,
+                         .parts = small ? 1 : cop_thread_pool_threads(engine->pool)};
+    r->task_mail.run = update_arrived;
+    r->update_running = true;
+    if (engine->updates) r->update_began_ns = cop_clock_ns();
+    if (!small) {
+        cop_thread_pool_submit(engine->pool, &r->task);
+        return;
+    }
+    update_part(&r->task, 0, 0);
+    coord_defer(engine, &r->task_mail);
+}
+
 void coord_resident_update(coord_engine *engine, coord_resident *r, const coord_action *action) {
     COP_ASSERT(!r->update_running && r->next.weights);
     int first[COP_SHARDS_MAX], size[COP_SHARDS_MAX];
@@ -410,13 +433,7 @@ void coord_resident_update(coord_engine *engine, coord_resident *r, const coord_
         r->update.states[i] = r->current.state[i]->data;
         r->update.states_out[i] = r->next.state[i]->data;
     }
-    r->engine = engine;
-    r->task = (cop_task){
-        .run = update_part, .done = update_done, .parts = cop_thread_pool_threads(engine->pool)};
-    r->task_mail.run = update_arrived;
-    r->update_running = true;
-    if (engine->updates) r->update_began_ns = cop_clock_ns();
-    cop_thread_pool_submit(engine->pool, &r->task);
+    start_update(engine, r);
 }
 
 void coord_resident_describe(const coord_resident *r, const coord_action *action,
