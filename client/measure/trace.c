@@ -38,9 +38,9 @@ static void write_span(cop_str *out, const cop_span *span, const cop_model *mode
 
 /* The number of the lane's process: that of the first lane with the same process name, from 1. */
 static int process_of(const cop_profile *profile, size_t index) {
+    const char *name = cop_profile_at(profile, index)->process;
     size_t i = 0;
-    while (strcmp(cop_profile_at(profile, i)->process, cop_profile_at(profile, index)->process))
-        i++;
+    while (strcmp(cop_profile_at(profile, i)->process, name) != 0) i++;
     return (int)i + 1;
 }
 
