@@ -85,6 +85,31 @@ static void test_whole_step_on_any_number_of_threads(void **state) {
     }
 }
 
+/* A profile changes no bit, and its lanes count each sample once. */
+static void test_profiled_step_on_any_number_of_threads(void **state) {
+    const fixture *f = *state;
+    cop_pass_result expected;
+    cop_buffer *wanted = reference(f, 1, &expected);
+    for (int threads = 1; threads <= 5; threads += 2) {
+        worker_compute *c = make_compute(threads);
+        cop_profile *profile;
+        cop_result result;
+        uint64_t samples = 0;
+        assert_int_equal(cop_profile_create(1000, &profile, NULL), COP_OK);
+        worker_compute_set_profile(c, profile, "worker");
+        cop_buffer *got = run(c, train_lease(f, 1, 0, SHARDS, true), &result);
+        assert_string_equal(result.failure, "");
+        assert_memory_equal(got->data, wanted->data, wanted->size);
+        assert_int_equal(cop_profile_lanes(profile), threads);
+        for (int i = 0; i < threads; i++) samples += cop_profile_at(profile, (size_t)i)->samples;
+        assert_int_equal(samples, expected.samples);
+        cop_buffer_release(got);
+        worker_compute_destroy(c);
+        cop_profile_destroy(profile);
+    }
+    cop_buffer_release(wanted);
+}
+
 /* Blocks of the tree, computed by several workers, sum to the whole. */
 static void test_blocks_sum_to_the_whole(void **state) {
     const fixture *f = *state;
@@ -380,6 +405,7 @@ static void test_bad_leases_are_reported(void **state) {
 int main(void) {
     const struct CMUnitTest tests[] = {
         TEST(test_whole_step_on_any_number_of_threads),
+        TEST(test_profiled_step_on_any_number_of_threads),
         TEST(test_blocks_sum_to_the_whole),
         TEST(test_result_names_its_lease),
         TEST(test_evaluation_on_any_number_of_threads),
