@@ -363,7 +363,10 @@ typedef struct coord_core_config {
     uint32_t lease_overhead_percent; /* what a lease costs besides computing, in percent of the
                                         quickest worker's round (default 25); block sizes depend on
                                         it */
-    uint64_t heartbeat_ns;           /* time between two heartbeats (default COP_HEARTBEAT_MS) */
+    uint64_t lease_serial_ns;  /* what each further block adds to a step, because leases are handed
+                                  over one after the other; shards that take less are not divided
+                                  among workers (0: nothing) */
+    uint64_t heartbeat_ns;     /* time between two heartbeats (default COP_HEARTBEAT_MS) */
     uint64_t save_patience_ns; /* if the final weights cannot be written (full disk), the core tries
                                   again once a second for this long (default 1 h) */
     uint64_t secret[2];   /* a random secret; random numbers made from it decide what is audited */

@@ -338,6 +338,8 @@ void scheduler_serve(coord_core *core, uint64_t now);
 
 /* ---- timing.c: how long leases take ---- */
 
+/* lease_serial_ns in hundredths of the computing time of a shard. 0: no shard has been computed. */
+uint32_t timing_serial_percent(const coord_core *core, const core_job *job);
 /* How long the pool's workers usually compute such a block, in ns; 0: unknown. */
 double timing_usual_ns(const core_job *job, const round_block *block);
 /* How long this worker should take from lease to result, in ns; 0: unknown. */

@@ -128,7 +128,8 @@ static void try_size(const pool *p, uint32_t shards, uint32_t size, uint32_t *si
     for (uint32_t depth = 0; depth <= 2; depth++)
         for (uint32_t tail = depth ? 1 : 0; tail <= (depth && size > 1 ? tails : 0); tail++) {
             uint32_t count = cut(shards, size, tail, depth, sizes);
-            consider(best, (choice){makespan(p, sizes, count), count, size, tail, depth});
+            const uint64_t serial = (uint64_t)count * p->serial_percent;
+            consider(best, (choice){makespan(p, sizes, count) + serial, count, size, tail, depth});
         }
 }
 
@@ -153,6 +154,6 @@ uint32_t partition_plan(uint32_t shards, uint32_t largest, const partition_pool 
         try_size(&p, shards, size, sizes, &best);
     }
     COP_ASSERT(best.cost != UINT64_MAX);
-    if (span) *span = best.cost;
+    if (span) *span = best.cost - (uint64_t)best.count * p.serial_percent;
     return cut(shards, best.size, best.tail, best.depth, sizes);
 }

@@ -17,6 +17,8 @@ typedef struct partition_pool {
     uint32_t count;
     uint32_t overhead_percent; /* what a lease costs besides computing, in hundredths of the
                                   quickest worker's round */
+    uint32_t serial_percent; /* likewise, what each lease adds to the step because the leases' hand-
+                                overs do not run in parallel */
 } partition_pool;
 
 /* Finds, among some candidates, the cut that makes a step shortest. The blocks of a cut are nodes
@@ -26,12 +28,12 @@ typedef struct partition_pool {
  * The blocks of a candidate have equal sizes, a power of two, but the last few may be cut into
  * halves or quarters. To compute the length of the step, each block in order goes to the worker
  * that would finish it first. A block of n shards keeps a worker with t threads busy for
- * ceil(n / t) times its `round`, plus overhead_percent. Without workers, the blocks are the largest
- * power of two up to `largest`.
+ * ceil(n / t) times its `round`, plus overhead_percent. Each block adds serial_percent. Without
+ * workers, the blocks are the largest power of two up to `largest`.
  *
  * Fills `sizes`, which has room for `shards` entries, and returns the number of blocks. *span (may
- * be NULL) is set to the length of the step, in hundredths of the quickest worker's round; 0
- * without workers. */
+ * be NULL) is set to the length of the step without serial_percent, in hundredths of the quickest
+ * worker's round; 0 without workers. */
 uint32_t partition_plan(uint32_t shards, uint32_t largest, const partition_pool *pool,
                         uint32_t *sizes, uint64_t *span);
 

@@ -205,7 +205,8 @@ void scheduler_plan(coord_core *core, core_job *job) {
     float quickest = 0;
     uint64_t span = 0;
     uint32_t count = pool_of(core, job, pool, &quickest);
-    const partition_pool workers = {pool, count, core->config.lease_overhead_percent};
+    const partition_pool workers = {pool, count, core->config.lease_overhead_percent,
+                                    timing_serial_percent(core, job)};
     job->plan_count =
         partition_plan(job->info.shards, largest_block(&job->info), &workers, job->plan, &span);
     job->plan_span_ns = (double)span * (double)quickest / 100;

@@ -24,6 +24,8 @@
 #define MEASURE_PAUSE_NS 100000000
 /* at least one part in this many of the time from lease to result counts as computing */
 #define COMPUTING_SHARE 4
+/* maximum of timing_serial_percent */
+#define SERIAL_PERCENT_MAX 100000
 /* weight of the newest measurement */
 #define NEWEST 0.1
 
@@ -79,6 +81,12 @@ static double pool_round_ns(const coord_core *core, core_job *job, uint64_t now)
 }
 
 /* ---- expectations ---- */
+
+uint32_t timing_serial_percent(const coord_core *core, const core_job *job) {
+    if (job->shard_ns <= 0) return 0;
+    const double percent = 100.0 * (double)core->config.lease_serial_ns / job->shard_ns;
+    return percent < SERIAL_PERCENT_MAX ? (uint32_t)percent : SERIAL_PERCENT_MAX;
+}
 
 double timing_usual_ns(const core_job *job, const round_block *b) {
     return job->round.evaluate ? job->slice_ns : job->shard_ns * b->count;

@@ -16,6 +16,8 @@
 /* If `coppice run` cannot write its final weights, it tries again for this time. The time is short,
  * because a user waits for the end of the run. */
 #define RUN_SAVE_PATIENCE_NS 5000000000u
+/* Of `coppice run`: what handing a lease to a second worker adds to a step. Measured on 2 cores. */
+#define RUN_LEASE_SERIAL_NS 80000
 
 static void on_tick(uv_timer_t *timer) {
     coord_server *server = timer->data;
@@ -161,6 +163,7 @@ static cop_err create_parts(coord_server *server, cop_error *error) {
     coord_core_config core = {
         .heartbeats = remote,
         .speculate = remote,
+        .lease_serial_ns = remote ? 0 : RUN_LEASE_SERIAL_NS,
         .can_recompute = true,
         .strikes_max = STRIKES_MAX,
         .evaluations_max = COP_EVALUATIONS_MAX,

@@ -14,7 +14,7 @@ static uint32_t plan(uint32_t shards, uint32_t largest, const uint32_t *threads,
     static partition_worker pool[COP_SHARDS_MAX];
     for (uint32_t w = 0; w < workers; w++)
         pool[w] = (partition_worker){.threads = threads[w], .round = 100};
-    const partition_pool all = {pool, workers, 25};
+    const partition_pool all = {pool, workers, 25, 0};
     return partition_plan(shards, largest, &all, sizes, NULL);
 }
 
@@ -91,6 +91,22 @@ static void test_more_workers_than_shards_get_one_shard_each(void **state) {
     uint32_t threads[100], sizes[8];
     for (int i = 0; i < 100; i++) threads[i] = 1;
     assert_int_equal(plan(8, 8, threads, 100, sizes), 8);
+}
+
+static void test_short_shards_are_not_divided_among_workers(void **state) {
+    (void)state;
+    uint32_t sizes[8];
+    uint64_t span;
+    const partition_worker pool[2] = {{1, 100}, {1, 100}};
+    const uint32_t serial[] = {0, 90, 110, 10000}, blocks[] = {2, 2, 1, 1};
+    for (int i = 0; i < 4; i++) {
+        const partition_pool workers = {pool, 2, 25, serial[i]};
+        assert_int_equal(partition_plan(2, 2, &workers, sizes, &span), blocks[i]);
+        assert_int_equal(span, blocks[i] == 1 ? 225 : 125);
+    }
+    /* Together, many short shards are long enough. */
+    const partition_pool workers = {pool, 2, 25, 110};
+    assert_int_equal(partition_plan(8, 8, &workers, sizes, &span), 2);
 }
 
 static void test_largest_pool_can_be_partitioned(void **state) {
@@ -313,6 +329,7 @@ int main(void) {
         cmocka_unit_test(test_three_workers_share_eight_shards_in_three_rounds),
         cmocka_unit_test(test_threads_count_as_speed),
         cmocka_unit_test(test_more_workers_than_shards_get_one_shard_each),
+        cmocka_unit_test(test_short_shards_are_not_divided_among_workers),
         cmocka_unit_test(test_largest_pool_can_be_partitioned),
         cmocka_unit_test(test_blocks_are_picked_in_order),
         cmocka_unit_test(test_block_that_was_leased_before_is_picked_first),
