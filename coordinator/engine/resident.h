@@ -93,7 +93,8 @@ void coord_resident_fini(coord_resident *resident);
  * `have_spec`. Errors: NO_MEMORY */
 cop_err coord_resident_fill_lease(coord_resident *resident, const coord_action *action,
                                   bool have_weights, bool have_spec, cop_message *message);
-/* Starts averaging and updating on the compute threads. UPDATED follows, unless the job is unloaded
+/* Averages and updates: on the compute threads or, if that takes only microseconds, on this thread.
+ * Call it while an action is being carried out. UPDATED follows, unless the job is unloaded
  * before. If there is no memory for the next step, JOB_FAILED comes before it. */
 void coord_resident_update(coord_engine *engine, coord_resident *resident,
                            const coord_action *action);
