@@ -70,14 +70,24 @@ static cop_message make_result(const fuzz_self *self, uint64_t segment) {
     return m;
 }
 
+/* Sends a PULL and waits for a lease, which may have to wait for a checkpoint. */
+static void get_lease(const fuzz_self *self, cop_message *m) {
+    world.self[self - world.self].lease.kind = (cop_lease_kind)0;
+    fuzz_tell(&world, m);
+    for (int i = 0; i < 2000 && !self->lease.kind; i++) {
+        cop_clock_sleep_ms(1);
+        fuzz_run_loop(&world);
+    }
+}
+
 static void pull(const fuzz_self *self, bool right_proof) {
     cop_message m = make_pull(self, right_proof);
-    fuzz_tell(&world, &m);
+    get_lease(self, &m);
 }
 
 static void push(const fuzz_self *self, uint64_t segment) {
     cop_message m = make_result(self, segment);
-    fuzz_tell(&world, &m);
+    get_lease(self, &m);
 }
 
 /* Sends a gradient that is in this segment, and the results of the evaluations that follow. */
@@ -277,9 +287,9 @@ static void flicker(void *unused) {
         volatile float *value = atomic_load(&flickering);
         atomic_store(&paused, !value);
         if (!value) continue;
-        for (int i = 0; i < 20; i++) {
-            *value = NAN;
-            *value = 0.0f;
+        for (int i = 0; i < 20; i++) { /* as long NaN as 0, also while the thread is preempted */
+            *value = i % 2 ? 0.0f : NAN;
+            for (volatile int pause = 0; pause < 100; pause++) {}
         }
     }
 }
