@@ -16,7 +16,7 @@
 /* If `coppice run` cannot write its final weights, it tries again for this time. The time is short,
  * because a user waits for the end of the run. */
 #define RUN_SAVE_PATIENCE_NS 5000000000u
-/* Of `coppice run`: what handing a lease to a second worker adds to a step. Measured on 2 cores. */
+/* Of `coppice run`: an estimate of what handing a lease to a second worker adds to a step. */
 #define RUN_LEASE_SERIAL_NS 80000
 
 static void on_tick(uv_timer_t *timer) {
