@@ -143,6 +143,8 @@ def measure_coppice(name, dev):
 def measure_peer(name, python):
     program, arguments, env = PEERS[name]
     command = [python, ROOT / "bench/peers" / program, *arguments.split()]
+    if not shutil.which(python):
+        return {"failed": f"no Python at {python}"}
     done = subprocess.run(command, capture_output=True, text=True, check=False, env={**os.environ, **env})
     if done.returncode:
         return {"failed": done.stderr.strip().splitlines()[-1] if done.stderr.strip() else "no output"}
