@@ -46,9 +46,12 @@ static cop_err fail_layer(const cop_model *model, int64_t index, cop_error *erro
 }
 
 static const cop_layer *first_with_weights(const cop_model *model) {
-    for (int i = 0; i < cop_model_layer_count(model); i++)
-        if (weight_of(model, cop_model_layer(model, i))) return cop_model_layer(model, i);
-    return NULL; /* not reached: a model always has a layer with weights */
+    int i = 0;
+    while (!weight_of(model, cop_model_layer(model, i))) {
+        i++;
+        COP_ASSERT(i < cop_model_layer_count(model)); /* a model has a layer with weights */
+    }
+    return cop_model_layer(model, i);
 }
 
 /* The shape of the input that a row of the weight matrix is multiplied with. If a flatten layer or
