@@ -159,6 +159,7 @@ static cop_err measure(measurement *to, const cli_model *m, const cop_data *data
     unsigned char digest[32];
     cop_pass *pass = NULL;
     int places;
+    COP_ASSERT(layer);
     if (layer->next && layer->next->ops->map) layer = layer->next;
     const int units = units_of(layer, &places);
     watcher w = {.layer = layer->index};
