@@ -177,27 +177,38 @@ static void test_skipping_zeros_does_not_change_the_bits(void **state) {
     on_each_isa(sparse_cases);
 }
 
-/* gemm_sparse returns false if A has an infinity or a NaN: times 0 this is NaN, so no zero of B may
- * be skipped. */
+/* gemm_sparse returns false if an element of `x`, the operand that is not sparse, is an infinity or
+ * a NaN: times 0 this is NaN, so no zero of the other operand may be skipped. */
+static void check_not_skipped(const cop_kernels *kernels, const cop_gemm *g, float *x, int count,
+                              int step) {
+    static const float wrong[] = {INFINITY, -INFINITY, NAN};
+    for (int i = 0; i < count; i += step) {
+        const float old = x[i];
+        x[i] = wrong[i % 3];
+        assert_false(kernels->gemm_sparse(g, workspace));
+        x[i] = old;
+    }
+    assert_true(kernels->gemm_sparse(g, workspace));
+}
+
 static void infinite_check(const cop_kernels *kernels) {
     enum { M = 200, N = 64, K = 300 };
     float *a = values(M * K, 100, 21), *b = values(K * N, 20, 22), *c = values(M * N, 50, 23);
     cop_gemm g = product_of(M, N, K, a, b);
     g.c = c;
-    static const float wrong[] = {INFINITY, -INFINITY, NAN};
-    for (int i = 0; i < M * K; i += 7919) {
-        const float old = a[i];
-        a[i] = wrong[i % 3];
-        assert_false(kernels->gemm_sparse(&g, workspace));
-        a[i] = old;
-    }
-    assert_true(kernels->gemm_sparse(&g, workspace));
+    check_not_skipped(kernels, &g, a, M * K, 7919);
     cop_free(a), cop_free(b), cop_free(c);
 }
 
 static void test_non_finite_weights_are_not_skipped(void **state) {
     (void)state;
     on_each_isa(infinite_check);
+}
+
+/* Two products have the same bits, except that NaNs may differ. */
+static void assert_same_values(const float *c, const float *expected, int count) {
+    for (int i = 0; i < count; i++)
+        assert_true(isnan(expected[i]) ? isnan(c[i]) : memcmp(c + i, expected + i, 4) == 0);
 }
 
 /* NaN and infinity in B are computed like other elements. */
@@ -211,8 +222,7 @@ static void special_check(const cop_kernels *kernels) {
     kernels->gemm(&g, workspace);
     g.c = c;
     assert_true(kernels->gemm_sparse(&g, workspace));
-    for (int i = 0; i < M * N; i++)
-        assert_true(isnan(expected[i]) ? isnan(c[i]) : memcmp(c + i, expected + i, 4) == 0);
+    assert_same_values(c, expected, M * N);
     assert_true(isnan(c[3]) && !isfinite(c[9]) && isfinite(c[4]));
     cop_free(a), cop_free(b), cop_free(c), cop_free(expected);
 }
@@ -337,16 +347,9 @@ static void left_special_check(const cop_kernels *kernels) {
     kernels->gemm(&g, workspace);
     g.c = c;
     assert_true(kernels->gemm_sparse(&g, workspace));
-    for (int i = 0; i < s.m * s.n; i++)
-        assert_true(isnan(expected[i]) ? isnan(c[i]) : memcmp(c + i, expected + i, 4) == 0);
+    assert_same_values(c, expected, s.m * s.n);
     assert_true(isnan(c[3 * s.n]) && !isfinite(c[9 * s.n]) && isfinite(c[4 * s.n]));
-    static const float wrong[] = {INFINITY, -INFINITY, NAN};
-    for (int i = 0; i < s.k * s.n; i += 1013) { /* 0 times infinity is not 0 */
-        const float old = b[i];
-        b[i] = wrong[i % 3];
-        assert_false(kernels->gemm_sparse(&g, workspace));
-        b[i] = old;
-    }
+    check_not_skipped(kernels, &g, b, s.k * s.n, 1013);
     cop_free(a), cop_free(b), cop_free(c), cop_free(expected);
 }
 
