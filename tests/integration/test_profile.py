@@ -139,7 +139,7 @@ def test_trace_into_a_missing_folder_is_refused_before_training(run):
     assert "absent" in done.stderr
 
 
-def test_speed_leaves_out_evaluations_and_checkpoints(coppice, small):
+def test_speed_is_the_mean_over_the_seconds_of_training(coppice, small):
     path = small(40, "evaluate: {every: 1, on: test}\n")
     result = coppice("run", path, "--json")
     batch = 50

@@ -732,6 +732,27 @@ static void test_waiting_for_workers_does_not_count_as_training_time(void **stat
     assert_true(speed_after_a_wait > speed / 2);
 }
 
+static void test_evaluation_does_not_count_as_training_time(void **state) {
+    (void)state;
+    coord_job_info info = fx_info(1);
+    info.evaluate_samples = 1000;
+    fixture *f = start(1, info);
+    fx_work_to(f, 1, 1, 3);
+    const double seconds = fx_view(f, 1).seconds;
+    for (int i = 0; i < 100 && (!f->lease[1].type || !f->lease[1].lease.evaluate); i++) {
+        if (f->lease[1].type) fx_finish(f, 1);
+        fx_pull(f, 1);
+    }
+    assert_true(f->lease[1].lease.evaluate);
+    const double before = fx_view(f, 1).seconds, speed = fx_view(f, 1).samples_per_s;
+    fx_tick(f, 3600 * 1000); /* the evaluation takes an hour */
+    fx_finish(f, 1);
+    assert_true(seconds > 0 && speed > 0);
+    assert_true(fx_view(f, 1).seconds == before);
+    assert_true(fx_view(f, 1).samples_per_s == speed);
+    fx_destroy(f);
+}
+
 /* ---- limits.timeout ---- */
 
 static void test_timeout_fails_a_running_job(void **state) {
@@ -978,6 +999,7 @@ int main(void) {
         cmocka_unit_test(test_cancel_of_a_queued_job),
         cmocka_unit_test(test_events_of_unknown_jobs_are_ignored),
         cmocka_unit_test(test_waiting_for_workers_does_not_count_as_training_time),
+        cmocka_unit_test(test_evaluation_does_not_count_as_training_time),
         cmocka_unit_test(test_timeout_fails_a_running_job),
         cmocka_unit_test(test_timeout_counts_the_time_before_a_resume),
         cmocka_unit_test(test_timeout_does_not_count_waits_for_workers),

@@ -27,6 +27,35 @@ static cop_lane *lane_of(size_t spans, cop_profile **profile) {
     return lane;
 }
 
+/* A rig whose pass writes to a lane. */
+typedef struct profiled_rig {
+    rig rig;
+    float *gradients;
+    cop_pass_result result;
+    cop_profile *profile;
+    cop_lane *lane;
+} profiled_rig;
+
+static profiled_rig open_profiled(size_t spans) {
+    profiled_rig p = {.rig = rig_with_dropout()};
+    p.gradients = cop_alloc_array((size_t)cop_model_floats(p.rig.model), sizeof *p.gradients);
+    p.lane = lane_of(spans, &p.profile);
+    cop_pass_set_lane(p.rig.pass, p.lane);
+    return p;
+}
+
+static void train_step(profiled_rig *p, uint32_t step) {
+    cop_lane_begin_step(p->lane, step, COUNT);
+    train(&p->rig, step, p->gradients, &p->result);
+    cop_lane_end_step(p->lane, COP_PHASE_IDLE);
+}
+
+static void close_profiled(profiled_rig *p) {
+    cop_profile_destroy(p->profile);
+    cop_free(p->gradients);
+    rig_close(&p->rig);
+}
+
 static void test_profile_changes_no_bit(void **state) {
     (void)state;
     rig r = rig_with_dropout();
@@ -49,22 +78,14 @@ static void test_profile_changes_no_bit(void **state) {
 
 static void test_profile_has_each_phase_of_each_layer(void **state) {
     (void)state;
-    rig r = rig_with_dropout();
-    float *gradients = cop_alloc_array((size_t)cop_model_floats(r.model), sizeof *gradients);
-    cop_pass_result result;
-    cop_profile *profile;
-    cop_lane *lane = lane_of(100, &profile);
-    cop_pass_set_lane(r.pass, lane);
+    profiled_rig p = open_profiled(100);
+    const cop_lane *lane = p.lane;
     const uint64_t began = cop_clock_ns();
-    for (uint32_t step = 1; step <= 3; step++) {
-        cop_lane_begin_step(lane, step, COUNT);
-        train(&r, step, gradients, &result);
-        cop_lane_end_step(lane, COP_PHASE_IDLE);
-    }
+    for (uint32_t step = 1; step <= 3; step++) train_step(&p, step);
     const uint64_t wall = cop_clock_ns() - began;
     uint64_t sum = 0;
-    for (int p = 0; p < COP_PHASES; p++)
-        for (int i = 0; i <= COP_NO_LAYER; i++) sum += lane->ns[p][i];
+    for (int phase = 0; phase < COP_PHASES; phase++)
+        for (int i = 0; i <= COP_NO_LAYER; i++) sum += lane->ns[phase][i];
     assert_true(sum > 0 && sum <= wall);
     /* dropout 2, linear and relu 3 times forward; linear 2 times weights; backward: relu, dropout
      * and the second linear layer, because the first one ends the pass */
@@ -77,22 +98,14 @@ static void test_profile_has_each_phase_of_each_layer(void **state) {
     assert_int_equal(lane->samples, 3 * COUNT);
     assert_int_equal(lane->ns[COP_PHASE_BACKWARD][1], 0);
     assert_true(lane->ns[COP_PHASE_BACKWARD][4] > 0 && lane->ns[COP_PHASE_WEIGHTS][1] > 0);
-    cop_profile_destroy(profile);
-    cop_free(gradients);
-    rig_close(&r);
+    close_profiled(&p);
 }
 
 static void test_profile_counts_zeros_of_dropout_and_relu(void **state) {
     (void)state;
-    rig r = rig_with_dropout();
-    float *gradients = cop_alloc_array((size_t)cop_model_floats(r.model), sizeof *gradients);
-    cop_pass_result result;
-    cop_profile *profile;
-    cop_lane *lane = lane_of(0, &profile);
-    cop_pass_set_lane(r.pass, lane);
-    cop_lane_begin_step(lane, 1, COUNT);
-    train(&r, 1, gradients, &result);
-    cop_lane_end_step(lane, COP_PHASE_IDLE);
+    profiled_rig p = open_profiled(0);
+    const cop_lane *lane = p.lane;
+    train_step(&p, 1);
     assert_int_equal(lane->inputs[1].values, FEATURES * COUNT);
     assert_int_equal(lane->inputs[4].values, 33 * COUNT);
     assert_int_equal(lane->gradients[1].values, 33 * COUNT);
@@ -102,22 +115,14 @@ static void test_profile_counts_zeros_of_dropout_and_relu(void **state) {
     assert_true(second > 0.6 && second < 0.9); /* p = 0.5, and relu */
     assert_int_equal(lane->inputs[4].zeros, lane->gradients[1].zeros);
     assert_int_equal(lane->inputs[2].values, 0); /* relu multiplies nothing */
-    cop_profile_destroy(profile);
-    cop_free(gradients);
-    rig_close(&r);
+    close_profiled(&p);
 }
 
 static void test_spans_of_layers_are_within_their_step(void **state) {
     (void)state;
-    rig r = rig_with_dropout();
-    float *gradients = cop_alloc_array((size_t)cop_model_floats(r.model), sizeof *gradients);
-    cop_pass_result result;
-    cop_profile *profile;
-    cop_lane *lane = lane_of(100, &profile);
-    cop_pass_set_lane(r.pass, lane);
-    cop_lane_begin_step(lane, 7, COUNT);
-    train(&r, 7, gradients, &result);
-    cop_lane_end_step(lane, COP_PHASE_IDLE);
+    profiled_rig p = open_profiled(100);
+    const cop_lane *lane = p.lane;
+    train_step(&p, 7);
     const cop_span *step = &lane->spans[lane->span_count - 1];
     assert_int_equal(step->phase, COP_PHASE_STEP);
     assert_int_equal(lane->spans_lost, 0);
@@ -127,9 +132,7 @@ static void test_spans_of_layers_are_within_their_step(void **state) {
         assert_true(s->end_ns <= s[1].begin_ns || &s[1] == step);
         assert_true(s->end_ns <= step->end_ns && s->step == 7);
     }
-    cop_profile_destroy(profile);
-    cop_free(gradients);
-    rig_close(&r);
+    close_profiled(&p);
 }
 
 static void test_lane_counts_spans_that_have_no_room(void **state) {
