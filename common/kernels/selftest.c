@@ -1,5 +1,6 @@
 /* The self-test of D9: runs the kernels that cop_self_test lists, functions of base/real.h and
  * Philox on fixed input, and compares the digest of all results with the golden one of portable-1.
+ * Products that skip zeros must equal gemm. They enter the digest only if they differ.
  * Programs that compute call it when they start, and the tests call it for each instruction set.
  * The digest depends on the arithmetic alone. */
 #include "common/kernels/kernel.h"
@@ -57,6 +58,21 @@ static void hash_floats(test_state *t, const float *x, size_t count) {
 static void run_product(test_state *t, const cop_kernels *kernels, const cop_gemm *g) {
     kernels->gemm(g, t->workspace);
     for (int i = 0; i < g->m; i++) hash_floats(t, g->c + i * g->ldc, (size_t)g->n);
+}
+
+/* Computes a product in C by gemm and in `skipped` by gemm_sparse, and hashes the latter only if it
+ * differs. A product that gemm_sparse refuses differs. */
+static void run_sparse_product(test_state *t, const cop_kernels *kernels, const cop_gemm *g,
+                               float *skipped) {
+    cop_gemm sparse = *g;
+    sparse.c = skipped;
+    const size_t row = (size_t)g->n * sizeof *skipped;
+    memset(skipped, 0xff, FLOATS * sizeof *skipped);
+    kernels->gemm(g, t->workspace);
+    (void)kernels->gemm_sparse(&sparse, t->workspace);
+    for (int i = 0; i < g->m; i++)
+        if (memcmp(g->c + i * g->ldc, skipped + i * g->ldc, row) != 0)
+            hash_bytes(t, skipped + i * g->ldc, row);
 }
 
 static void run_functions(test_state *t) {
@@ -120,6 +136,43 @@ static void run_products(test_state *t, const cop_kernels *kernels) {
     run_product(t, kernels, &weight);
     kernels->row_sums(t->c, ROWS, COLUMNS, segments, 4, t->bias);
     hash_floats(t, t->bias, ROWS);
+}
+
+/* Products that skip zeros, with two of three elements of the sparse operand 0: B in a product
+ * without segments, A in one with segments. */
+static void run_sparse_products(test_state *t, const cop_kernels *kernels) {
+    enum { SPARSE_ROWS = 70, STRIDE = 160 }; /* the rows of A overlap */
+    _Static_assert(SPARSE_ROWS * STRIDE + DEPTH <= FLOATS, "A fits");
+    fill(t->a, FLOATS, 4);
+    fill(t->b, FLOATS, 5);
+    for (int i = 0; i < FLOATS; i++)
+        if (i % 3) t->b[i] = i % 2 ? 0.0f : -0.0f;
+    const cop_gemm forward = {.m = SPARSE_ROWS,
+                              .n = SAMPLES,
+                              .k = DEPTH,
+                              .a = t->a,
+                              .a_row = STRIDE,
+                              .a_col = 1,
+                              .b = t->b,
+                              .b_row = COLUMNS,
+                              .b_col = 1,
+                              .c = t->c,
+                              .ldc = COLUMNS};
+    run_sparse_product(t, kernels, &forward, t->d);
+    const cop_gemm weight = {.m = ROWS,
+                             .n = DEPTH,
+                             .k = SAMPLES,
+                             .a = t->b,
+                             .a_row = COLUMNS,
+                             .a_col = 1,
+                             .b = t->a,
+                             .b_row = 1,
+                             .b_col = COLUMNS,
+                             .c = t->c,
+                             .ldc = DEPTH,
+                             .segments = segments,
+                             .segment_count = 4};
+    run_sparse_product(t, kernels, &weight, t->d);
 }
 
 static void run_masks(test_state *t, const cop_kernels *kernels) {
@@ -229,6 +282,7 @@ cop_err cop_self_test(const cop_kernels *kernels, unsigned char digest[32], cop_
     run_elementwise(t, kernels);
     run_loss(t, kernels);
     run_update(t, kernels);
+    run_sparse_products(t, kernels);
     cop_sha256_final(&t->hash, digest);
     cop_free(t->workspace);
     cop_free(t);

@@ -38,15 +38,50 @@ static void wrong_scale(const float *x, float factor, float *y, size_t count) {
     memcpy(&y[count / 2], &u, 4);
 }
 
-static void test_one_wrong_bit_fails_the_self_test(void **state) {
-    (void)state;
+/* Products that skip zeros, with an error in the last bit of one value if k has segments, or if it
+ * has none. */
+static bool wrong_sparse(const cop_gemm *g, void *workspace, bool segments) {
+    const bool done = cop_kernels_find("baseline")->gemm_sparse(g, workspace);
+    uint32_t u;
+    memcpy(&u, &g->c[g->n / 2], 4);
+    u ^= (g->segments != NULL) == segments;
+    memcpy(&g->c[g->n / 2], &u, 4);
+    return done;
+}
+
+static bool wrong_forward(const cop_gemm *g, void *workspace) {
+    return wrong_sparse(g, workspace, false);
+}
+
+static bool wrong_gradient(const cop_gemm *g, void *workspace) {
+    return wrong_sparse(g, workspace, true);
+}
+
+static bool never_sparse(const cop_gemm *g, void *workspace) {
+    (void)g, (void)workspace;
+    return false;
+}
+
+static void check_wrong(void) {
     unsigned char digest[32];
     cop_error error = {0};
-    wrong = *cop_kernels_find("baseline");
-    wrong.scale = wrong_scale;
     assert_int_equal(cop_self_test(&wrong, digest, &error), COP_ERR_CORRUPT);
     assert_non_null(strstr(error.text, "self-test"));
     assert_non_null(strstr(error.text, "baseline"));
+}
+
+static void test_one_wrong_bit_fails_the_self_test(void **state) {
+    (void)state;
+    bool (*const sparse[])(const cop_gemm *, void *) = {wrong_forward, wrong_gradient,
+                                                        never_sparse};
+    wrong = *cop_kernels_find("baseline");
+    wrong.scale = wrong_scale;
+    check_wrong();
+    for (int i = 0; i < 3; i++) {
+        wrong = *cop_kernels_find("baseline");
+        wrong.gemm_sparse = sparse[i];
+        check_wrong();
+    }
 }
 
 static void test_self_test_reports_lack_of_memory(void **state) {
