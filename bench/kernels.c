@@ -1,7 +1,8 @@
-/* Times the f32 products against OpenBLAS on one thread, the update against a plain copy, and the
+/* Times the f32 products against OpenBLAS on one thread, products that skip zeros against those
+ * that do not, the update against a plain copy, and the
  * self-test that runs at every start.
  *
- *   bench-kernels [--isa NAME] [--repeats N] [--only training|generic|update|selftest]
+ *   bench-kernels [--isa NAME] [--repeats N] [--only training|generic|sparse|update|selftest]
  *
  * Prints one JSON object per line. Our runs and those of OpenBLAS alternate. "ratio" is the median
  * over the pairs of (OpenBLAS' time / ours), so that other load on the machine disturbs both sides
@@ -135,6 +136,69 @@ static void bench_generic(const options *o) {
             }
 }
 
+/* A product with zeros: `sixteenths` sixteenths of the sparse operand are not 0. That is A if there
+ * are segments, else B. "ratio" is gemm's time divided by that of gemm_sparse. */
+static void bench_sparse_product(const options *o, const shape *s, int sixteenths) {
+    const size_t a_count = (size_t)s->m * (size_t)s->k, b_count = (size_t)s->k * (size_t)s->n;
+    float *a = random_floats(a_count), *b = random_floats(b_count);
+    float *c = random_floats((size_t)s->m * (size_t)s->n);
+    float *thin = s->segments ? a : b, *workspace = cop_alloc_raw(COP_GEMM_WORKSPACE);
+    if (!workspace) abort();
+    uint32_t state = 7;
+    for (size_t i = 0; i < (s->segments ? a_count : b_count); i++) {
+        state = state * 1664525u + 1013904223u;
+        if ((int)(state >> 28) >= sixteenths) thin[i] = 0.0f;
+    }
+    int segments[65] = {0};
+    for (int i = 1; i <= s->segments; i++) segments[i] = (int)((int64_t)s->k * i / s->segments);
+    const cop_gemm g = {.m = s->m,
+                        .n = s->n,
+                        .k = s->k,
+                        .a = a,
+                        .a_row = s->trans[0] == 'T' ? 1 : s->k,
+                        .a_col = s->trans[0] == 'T' ? s->m : 1,
+                        .b = b,
+                        .b_row = s->trans[1] == 'T' ? 1 : s->n,
+                        .b_col = s->trans[1] == 'T' ? s->k : 1,
+                        .c = c,
+                        .ldc = s->n,
+                        .segments = s->segments ? segments : NULL,
+                        .segment_count = s->segments};
+    static double skipping[REPEATS_MAX], ratios[REPEATS_MAX];
+    bool skips = true;
+    for (int r = -1; r < o->repeats; r++) {
+        const double t0 = seconds();
+        skips = o->kernels->gemm_sparse(&g, workspace) && skips;
+        const double t1 = seconds();
+        o->kernels->gemm(&g, workspace);
+        const double t2 = seconds();
+        if (r < 0) continue;
+        skipping[r] = t1 - t0;
+        ratios[r] = (t2 - t1) / (t1 - t0);
+    }
+    printf("{\"m\":%d,\"n\":%d,\"k\":%d,\"trans\":\"%s\",\"segments\":%d,\"isa\":\"%s\","
+           "\"density\":%.4f,\"skips\":%s,\"us\":%.1f,\"ratio\":%.3f}\n",
+           s->m, s->n, s->k, s->trans, s->segments, o->kernels->name, sixteenths / 16.0,
+           skips ? "true" : "false", median(skipping, o->repeats) * 1e6,
+           median(ratios, o->repeats));
+    fflush(stdout);
+    cop_free(a);
+    cop_free(b);
+    cop_free(c);
+    cop_free(workspace);
+}
+
+/* The three products of a layer of 1024 units: forward, gradient of the input, of the weights. */
+static void bench_sparse(const options *o) {
+    static const int densities[] = {2, 4, 8, 9};
+    for (int n = 64; n <= 128; n *= 2)
+        for (int d = 0; d < 4; d++) {
+            const shape shapes[] = {
+                {1024, n, 1024, "NN", 0}, {1024, n, 1024, "TN", 0}, {1024, 1024, n, "NT", n / 16}};
+            for (int i = 0; i < 3; i++) bench_sparse_product(o, &shapes[i], densities[d]);
+        }
+}
+
 /* SGD with momentum over 2.9 M weights: reads 3 buffers, writes 2. Compares its bytes per second
  * with those of memcpy. */
 static void bench_update(const options *o) {
@@ -183,7 +247,7 @@ static void bench_update(const options *o) {
 
 static int usage(void) {
     fprintf(stderr, "usage: bench-kernels [--isa NAME] [--repeats N] [--only "
-                    "training|generic|update|selftest]\n");
+                    "training|generic|sparse|update|selftest]\n");
     return 2;
 }
 
@@ -222,6 +286,7 @@ int main(int argc, char **argv) {
     cop_compute_thread_init();
     openblas_set_num_threads(1);
     if (!*o.only || strcmp(o.only, "training") == 0) bench_training(&o);
+    if (!*o.only || strcmp(o.only, "sparse") == 0) bench_sparse(&o);
     if (!*o.only || strcmp(o.only, "update") == 0) bench_update(&o);
     if (!*o.only || strcmp(o.only, "generic") == 0) bench_generic(&o);
     if (!*o.only || strcmp(o.only, "selftest") == 0) bench_self_test(&o);
