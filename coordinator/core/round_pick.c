@@ -2,7 +2,7 @@
 #include "coordinator/core/round.h"
 
 #include "common/base/err.h"
-#include "common/base/whole.h"
+#include "common/base/saturate.h"
 
 bool round_takes_part(const round_block *b, uint64_t worker, uint64_t identity) {
     for (int h = 0; h < ROUND_HOLDERS; h++)
@@ -141,7 +141,7 @@ int round_pick_slow(const coord_round *r, const round_asker *asker, uint32_t thr
         const round_block *b = &r->blocks[i];
         uint64_t theirs, others, rounds = r->evaluate ? 1 : (b->count + threads - 1) / threads;
         if (!ends_in(b, now_ns, &theirs, &others) || takes_part(b, asker)) continue;
-        const uint64_t mine = cop_whole(round_ns * (double)rounds);
+        const uint64_t mine = cop_saturate(round_ns * (double)rounds);
         if (theirs < mine / 100 * COPY_PERCENT + COPY_GAIN_NS || theirs < others + COPY_GAIN_NS)
             continue;
         const uint64_t gain = theirs - (mine > others ? mine : others);

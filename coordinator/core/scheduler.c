@@ -5,7 +5,7 @@
 #include <string.h>
 
 #include "common/base/injected_bugs.h"
-#include "common/base/whole.h"
+#include "common/base/saturate.h"
 #include "coordinator/core/core_state.h"
 #include "coordinator/core/partition.h"
 
@@ -282,8 +282,8 @@ static void give(coord_core *core, core_worker *w, choice chosen, uint64_t now) 
                            .lease = ++core->next_lease,
                            .deadline_ns = timing_deadline_ns(core, job, w, b, now),
                            .begun_ns = now,
-                           .expected_ns = cop_whole(timing_expected_ns(job, w, b)),
-                           .charged_ns = cop_whole(timing_usual_ns(job, b)) * w->threads};
+                           .expected_ns = cop_saturate(timing_expected_ns(job, w, b)),
+                           .charged_ns = cop_saturate(timing_usual_ns(job, b)) * w->threads};
     if (!held && !b->votes && !b->audited && audit_selects(core, job, w))
         round_audit(&job->round, index);
     round_give(&job->round, index, &holder);
@@ -363,7 +363,7 @@ static bool others_are_quicker(const coord_core *core, const core_job *job, cons
         double theirs = from ? timing_expected_ns(job, other, b) : 0;
         if (theirs <= 0 || theirs * RIVAL_QUICKER > mine) continue;
         double left = mine - (double)(from - now);
-        if (left >= theirs) shards += cop_whole(left / theirs) * b->count;
+        if (left >= theirs) shards += cop_saturate(left / theirs) * b->count;
         if (shards >= size) return true;
     }
     return false;
@@ -433,7 +433,7 @@ static void give_copies(coord_core *core, uint64_t now) {
          * excluded from all pending blocks, because no worker may check its own result. */
         if (job->round.pending && !job->round.audited) continue;
         while (core->wait_head && may_have_more(job, now) && give_copy(core, job, now)) continue;
-        uint64_t pause = cop_whole(job->shard_ns / 8);
+        uint64_t pause = cop_saturate(job->shard_ns / 8);
         job->round.slow_ns = now + (pause > COPY_PAUSE_NS ? pause : COPY_PAUSE_NS);
     }
 }

@@ -10,7 +10,7 @@
  * are honest. */
 #include <stdlib.h>
 
-#include "common/base/whole.h"
+#include "common/base/saturate.h"
 #include "common/base/injected_bugs.h"
 #include "coordinator/core/core_state.h"
 
@@ -114,7 +114,7 @@ uint64_t timing_deadline_ns(const coord_core *core, core_job *job, const core_wo
     } else {
         patience = pool > 0 ? pool : timing_usual_ns(job, b) * DEADLINE_FACTOR;
     }
-    return COP_INJECT_BUG(NO_DEADLINE, now + cop_whole(patience > least ? patience : least),
+    return COP_INJECT_BUG(NO_DEADLINE, now + cop_saturate(patience > least ? patience : least),
                           UINT64_MAX);
 }
 
