@@ -406,7 +406,7 @@ static cop_err inspect_other(const cli_options *options, const cop_error *why, c
     if (exists) COP_TRY(check_options(options, "", "which is not a data set", error));
     cop_err e = cli_inspect_model(options, &model);
     if (!e) return COP_OK;
-    if (!*why->text || !exists || cop_ends_in(what, ".safetensors"))
+    if (!*why->text || !exists || cop_ends_with(what, ".safetensors"))
         return cop_fail(error, e, "%s", model.text);
     return cop_fail(error, e, "%s is neither a model (%s) nor data (%s)", what, model.text,
                     why->text);

@@ -105,7 +105,7 @@ static cop_err choose(const cli_options *options, const export_format **out, cop
     for (size_t i = 0; i < FORMATS; i++) {
         names[i] = formats[i].name;
         if (options->format ? strcmp(options->format, names[i]) == 0
-                            : cop_ends_in(options->output, formats[i].ending)) {
+                            : cop_ends_with(options->output, formats[i].ending)) {
             *out = &formats[i];
             return COP_OK;
         }

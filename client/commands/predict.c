@@ -38,7 +38,7 @@ static cop_err check_options(const cli_options *o, uint32_t *members, cop_error 
         return cop_fail(error, COP_ERR_USAGE,
                         "-o names the contact sheet of --top-uncertain N; predictions go to "
                         "standard output (--json > FILE)");
-    if (!cop_ends_in(o->output, ".png"))
+    if (!cop_ends_with(o->output, ".png"))
         return cop_fail(error, COP_ERR_USAGE, "-o %s: expected a name that ends in .png",
                         o->output);
     return cop_file_check_place(o->output, error);

@@ -362,8 +362,8 @@ static cop_err draw_all(cairo_surface_t *surface, const cli_chart *charts, size_
 }
 
 cop_err cli_chart_write(const cli_chart *charts, size_t count, const char *path, cop_error *error) {
-    const bool svg = cop_ends_in(path, ".svg");
-    if (!svg && !cop_ends_in(path, ".png"))
+    const bool svg = cop_ends_with(path, ".svg");
+    if (!svg && !cop_ends_with(path, ".png"))
         return cop_fail(error, COP_ERR_INPUT, "-o %s: expected a name that ends in .svg or .png",
                         path);
     cop_str bytes = {0};

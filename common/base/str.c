@@ -114,7 +114,7 @@ static size_t utf8_sequence(const unsigned char *p, size_t size) {
     return length;
 }
 
-bool cop_ends_in(const char *text, const char *ending) {
+bool cop_ends_with(const char *text, const char *ending) {
     const size_t length = strlen(text), tail = strlen(ending);
     return length > tail && strcasecmp(text + length - tail, ending) == 0;
 }

@@ -53,8 +53,8 @@ void cop_str_append_json_real(cop_str *s, double value);
  * distances are greater than 1 + strlen(word) / 3. Names of more than 64 bytes are never near. */
 const char *cop_nearest_name(const char *word, const char *const *names, size_t count);
 /* True: `text` is longer than `ending` and ends with it, ignoring case. For example,
- * cop_ends_in("a.PNG", ".png") is true. */
-bool cop_ends_in(const char *text, const char *ending);
+ * cop_ends_with("a.PNG", ".png") is true. */
+bool cop_ends_with(const char *text, const char *ending);
 /* True: the bytes are valid UTF-8 without NUL. */
 bool cop_utf8_valid(const char *bytes, size_t length);
 /* True: the bytes may be used as a name that people see. They are valid UTF-8, have no control

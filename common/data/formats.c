@@ -112,7 +112,7 @@ cop_err cop_data_open_path(const char *path, const cop_data_input *how, cop_data
     if (!cop_file_exists(path))
         return cop_fail(error, COP_ERR_NOT_FOUND, "there is no file or folder %s", path);
     for (size_t i = 0; i < sizeof endings / sizeof *endings; i++)
-        if (cop_ends_in(path, endings[i].ending))
+        if (cop_ends_with(path, endings[i].ending))
             return within(endings[i].load(&input, out, error), error);
     return cop_fail(error, COP_ERR_NOT_FOUND,
                     "cannot tell the format of %s from its name: expected .csv, .tsv (or with "
