@@ -254,8 +254,8 @@ static cop_err print_tensors(const cli_model *m, cop_error *error) {
         measure(p, m->flat + p->offset, &t);
         char(*s)[48] = text[r];
         snprintf(s[0], sizeof s[0], "(%d", p->dims[0]);
-        for (int d = 1; d < p->rank; d++) cop_text_add(s[0], sizeof s[0], ", %d", p->dims[d]);
-        cop_text_add(s[0], sizeof s[0], ")");
+        for (int d = 1; d < p->rank; d++) cop_text_append(s[0], sizeof s[0], ", %d", p->dims[d]);
+        cop_text_append(s[0], sizeof s[0], ")");
         snprintf(s[1], sizeof s[1], "%.5f", t.mean);
         snprintf(s[2], sizeof s[2], "%.5f", t.std);
         snprintf(s[3], sizeof s[3], "%.4f .. %.4f", t.min, t.max);

@@ -206,14 +206,14 @@ static void write_probabilities(const cli_predictions *p, uint32_t sample, char 
     const cli_prediction *r = &p->results[sample];
     char name[CELL / CLI_SHOWN - 10];
     for (int i = 0; i < r->shown_count; i++)
-        cop_text_add(out, CELL, "%s%s: %.4f", i ? "  " : "",
-                     cli_class_text(p, r->shown[i].index, name, sizeof name), r->shown[i].value);
+        cop_text_append(out, CELL, "%s%s: %.4f", i ? "  " : "",
+                        cli_class_text(p, r->shown[i].index, name, sizeof name), r->shown[i].value);
 }
 static void write_outputs(const cli_predictions *p, uint32_t sample, char *out) {
     const cli_prediction *r = &p->results[sample];
     for (int i = 0; i < r->shown_count; i++) {
-        cop_text_add(out, CELL, "%s%.4g", i ? "  " : "", r->shown[i].value);
-        if (p->members) cop_text_add(out, CELL, " +- %.2g", r->shown[i].deviation);
+        cop_text_append(out, CELL, "%s%.4g", i ? "  " : "", r->shown[i].value);
+        if (p->members) cop_text_append(out, CELL, " +- %.2g", r->shown[i].deviation);
     }
 }
 static void write_entropy(const cli_predictions *p, uint32_t sample, char *out) {

@@ -41,15 +41,15 @@ static void show_progress(cli_progress *bar, const coord_progress *p) {
     char text[256], eta[32];
     snprintf(text, sizeof text, "step %llu/%llu  epoch %.2f", (unsigned long long)p->step,
              (unsigned long long)p->steps, p->epoch);
-    if (p->has_train_loss) cop_text_add(text, sizeof text, "  loss %.4f", p->train_loss);
+    if (p->has_train_loss) cop_text_append(text, sizeof text, "  loss %.4f", p->train_loss);
     const char *part = p->evaluated_on_test ? "test" : "validation";
     if (p->has_evaluation && p->has_error)
-        cop_text_add(text, sizeof text, "  %s error %.2f %%", part, 100 * p->test_error);
+        cop_text_append(text, sizeof text, "  %s error %.2f %%", part, 100 * p->test_error);
     else if (p->has_evaluation)
-        cop_text_add(text, sizeof text, "  %s loss %.4f", part, p->test_loss);
+        cop_text_append(text, sizeof text, "  %s loss %.4f", part, p->test_loss);
     if (p->samples_per_s > 0)
-        cop_text_add(text, sizeof text, "  %.0f samples/s  %s left", p->samples_per_s,
-                     cop_format_seconds(p->eta_seconds, eta));
+        cop_text_append(text, sizeof text, "  %.0f samples/s  %s left", p->samples_per_s,
+                        cop_format_seconds(p->eta_seconds, eta));
     cli_progress_show(bar, p->steps ? (double)p->step / (double)p->steps : 0, text);
 }
 

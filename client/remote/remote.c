@@ -200,18 +200,18 @@ static void show_status(cli_progress *bar, const Coppice__Api__JobStatus *s) {
     char text[256], eta[32];
     snprintf(text, sizeof text, "job %llu %s  step %llu/%llu", (unsigned long long)s->job,
              cli_state_name(s->state), (unsigned long long)s->step, (unsigned long long)s->steps);
-    if (s->has_train_loss) cop_text_add(text, sizeof text, "  loss %.4f", s->train_loss);
+    if (s->has_train_loss) cop_text_append(text, sizeof text, "  loss %.4f", s->train_loss);
     const char *part = s->evaluated_on ? s->evaluated_on : "test";
     if (s->has_test_error)
-        cop_text_add(text, sizeof text, "  %s error %.2f %%", part, 100 * s->test_error);
+        cop_text_append(text, sizeof text, "  %s error %.2f %%", part, 100 * s->test_error);
     else if (s->has_test_loss)
-        cop_text_add(text, sizeof text, "  %s loss %.4f", part, s->test_loss);
+        cop_text_append(text, sizeof text, "  %s loss %.4f", part, s->test_loss);
     if (s->waiting_for && *s->waiting_for)
-        cop_text_add(text, sizeof text, "  waiting for %s", s->waiting_for);
+        cop_text_append(text, sizeof text, "  waiting for %s", s->waiting_for);
     else if (s->has_samples_per_s && s->samples_per_s > 0)
-        cop_text_add(text, sizeof text, "  %.0f samples/s  %s left", s->samples_per_s,
-                     cop_format_seconds(s->eta_seconds, eta));
-    if (s->has_workers) cop_text_add(text, sizeof text, "  %u workers", s->workers);
+        cop_text_append(text, sizeof text, "  %.0f samples/s  %s left", s->samples_per_s,
+                        cop_format_seconds(s->eta_seconds, eta));
+    if (s->has_workers) cop_text_append(text, sizeof text, "  %u workers", s->workers);
     cli_progress_show(bar, s->steps ? (double)s->step / (double)s->steps : 0, text);
 }
 

@@ -266,7 +266,7 @@ static void draw_bar(double fraction, const char *text) {
     int bar = width - BAR_MARGIN - display_width(fitting);
     bar = bar > BAR_MAX ? BAR_MAX : bar < BAR_MIN ? BAR_MIN : bar;
     int filled = (int)(fraction * bar + 0.5), text_width = width - bar - BAR_MARGIN;
-    for (int i = 0; i < bar; i++) cop_text_add(line, sizeof line, "%s", i < filled ? "█" : "░");
+    for (int i = 0; i < bar; i++) cop_text_append(line, sizeof line, "%s", i < filled ? "█" : "░");
     fprintf(stderr, "\r%s %3d %% %.*s\033[K", line, (int)(fraction * 100),
             text_width > 0 ? text_width : 0, fitting);
     fflush(stderr);

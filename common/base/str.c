@@ -66,7 +66,7 @@ void cop_str_printf(cop_str *s, const char *format, ...) {
     va_end(arguments);
 }
 
-void cop_text_add(char *out, size_t size, const char *format, ...) {
+void cop_text_append(char *out, size_t size, const char *format, ...) {
     const size_t length = strnlen(out, size);
     va_list arguments;
     if (length >= size) return; /* the text in `out` has no NUL, so there is no room left */

@@ -40,7 +40,7 @@ void cop_str_append_json(cop_str *s, const char *text);
 
 /* Appends formatted text to the text in out[size], and truncates the result if it does not fit. Use
  * this instead of adding up the results of snprintf: they are lengths before truncation. */
-void cop_text_add(char *out, size_t size, const char *format, ...)
+void cop_text_append(char *out, size_t size, const char *format, ...)
     __attribute__((format(printf, 3, 4)));
 /* Copies the next line of *rest to out[size], without its newline, and truncates it if it does not
  * fit. Moves *rest behind the line. False: *rest is empty, so no line is left. */

@@ -156,8 +156,8 @@ static cop_err read_label(csv_file *f, const csv_field *field, const cop_data_fo
     snprintf(expected, sizeof expected, "a label from 0 to %d", form->classes - 1);
     if (form->class_names) snprintf(expected, sizeof expected, "a class of the model");
     for (int32_t c = 0; c < form->classes && c < 4 && form->class_names; c++)
-        cop_text_add(expected, sizeof expected, ", %.30s%s", form->class_names[c],
-                     c == 3 && form->classes > 4 ? ", ..." : "");
+        cop_text_append(expected, sizeof expected, ", %.30s%s", form->class_names[c],
+                        c == 3 && form->classes > 4 ? ", ..." : "");
     return csv_fail_value(f, field, expected, error);
 }
 

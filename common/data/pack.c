@@ -220,8 +220,8 @@ cop_err pack_part_of(const char *path, cop_data_type type, const cop_data_shape 
 const char *cop_data_describe(cop_data_type type, int32_t rank, const int32_t *dims, char out[64]) {
     COP_ASSERT(rank >= 1 && rank <= 3);
     snprintf(out, 64, "%s (%d", type == COP_DATA_F32 ? "f32" : "u8", dims[0]);
-    for (int d = 1; d < rank; d++) cop_text_add(out, 64, ", %d", dims[d]);
-    cop_text_add(out, 64, ")");
+    for (int d = 1; d < rank; d++) cop_text_append(out, 64, ", %d", dims[d]);
+    cop_text_append(out, 64, ")");
     return out;
 }
 

@@ -35,8 +35,8 @@ static float from_bf16(uint16_t h) {
 static void shape_text(const int64_t *dims, int rank, char *out, size_t size) {
     snprintf(out, size, "(");
     for (int d = 0; d < rank; d++)
-        cop_text_add(out, size, "%s%lld", d ? ", " : "", (long long)dims[d]);
-    cop_text_add(out, size, ")");
+        cop_text_append(out, size, "%s%lld", d ? ", " : "", (long long)dims[d]);
+    cop_text_append(out, size, ")");
 }
 
 static cop_err check_tensor(const cop_parameter *p, const cop_tensor_entry *t, const char *path,

@@ -31,8 +31,8 @@ static void describe_samples(const cop_job *job, char *out, size_t size) {
     const Coppice__Pinned *p = job->message->pinned;
     out[0] = '\0';
     for (size_t i = 0; i < p->n_input; i++)
-        cop_text_add(out, size, "%s%u", i ? " x " : "", p->input[i]);
-    cop_text_add(out, size, " %s", job->sample_type == COP_DTYPE_U8 ? "bytes" : "numbers");
+        cop_text_append(out, size, "%s%u", i ? " x " : "", p->input[i]);
+    cop_text_append(out, size, " %s", job->sample_type == COP_DTYPE_U8 ? "bytes" : "numbers");
 }
 
 cop_err cop_job_check_together(cop_named_job a, cop_named_job b, bool same_data, cop_error *error) {

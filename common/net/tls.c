@@ -100,7 +100,7 @@ static void list_hosts(X509 *certificate, char *out, size_t size) {
             BIO_read(bio, text, sizeof text - 1);
         BIO_free(bio);
         if (!listed) out[0] = '\0';
-        cop_text_add(out, size, "%s%s", listed++ ? ", " : "", text);
+        cop_text_append(out, size, "%s%s", listed++ ? ", " : "", text);
     }
     GENERAL_NAMES_free(names);
 }

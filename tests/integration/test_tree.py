@@ -195,7 +195,7 @@ def test_out_of_memory_message_has_one_source(root, tracked):
 
 
 def test_no_text_is_appended_by_the_result_of_snprintf(root, tracked):
-    """snprintf returns the length that it wanted, which may exceed the buffer; cop_text_add stays within the buffer."""
+    """snprintf returns the length that it wanted, which may exceed the buffer; cop_text_append stays within the buffer."""
     found = [f"{path}: {line.strip()}" for path in sources(tracked, ".c", ".h") for line in (root / path).read_text().splitlines()
              if re.search(r"\+= (\(size_t\))?v?snprintf\(", line)]
     assert not found, "\n".join(found)

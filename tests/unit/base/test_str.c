@@ -93,14 +93,14 @@ static void test_added_text_stays_within_its_buffer(void **state) {
     (void)state;
     char text[8] = "ab", whole[8];
     memset(whole, 'x', sizeof whole);
-    cop_text_add(text, sizeof text, "%s", "cd");
+    cop_text_append(text, sizeof text, "%s", "cd");
     assert_string_equal(text, "abcd");
-    cop_text_add(text, sizeof text, "%s", "a name that someone else has chosen");
+    cop_text_append(text, sizeof text, "%s", "a name that someone else has chosen");
     assert_string_equal(text, "abcda n");
-    cop_text_add(text, sizeof text, "%s", "more");
+    cop_text_append(text, sizeof text, "%s", "more");
     assert_string_equal(text, "abcda n");
-    cop_text_add(whole, sizeof whole,
-                 "more"); /* the text has no terminator, so nothing is written */
+    cop_text_append(whole, sizeof whole,
+                    "more"); /* the text has no terminator, so nothing is written */
     assert_int_equal(whole[7], 'x');
 }
 
