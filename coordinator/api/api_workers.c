@@ -52,7 +52,7 @@ static uint64_t resident_bytes(void) {
 /* Returns a quantile of the times of loop iterations, in milliseconds: the fraction `share` (0 to
  * 1) of the iterations took at most this time. */
 static double ms_at(const coord_times *times, double share) {
-    return (double)(coord_times_at(times, share) / 1000) * 1e-3;
+    return (double)(coord_times_quantile(times, share) / 1000) * 1e-3;
 }
 
 static void describe_loop_latency(const coord_loop_latency *s, Coppice__Api__LoopStalls *out) {

@@ -27,10 +27,10 @@ void coord_times_add(coord_times *s, uint64_t ns) {
     COP_ASSERT(bin < COORD_TIME_BINS && ns <= end_of(bin));
     s->bins[bin]++;
     s->count++;
-    if (ns > s->most_ns) s->most_ns = ns;
+    if (ns > s->max_ns) s->max_ns = ns;
 }
 
-uint64_t coord_times_at(const coord_times *s, double share) {
+uint64_t coord_times_quantile(const coord_times *s, double share) {
     COP_ASSERT(share >= 0 && share <= 1);
     const double wanted = ceil(share * (double)s->count);
     uint64_t seen = 0;
@@ -38,7 +38,7 @@ uint64_t coord_times_at(const coord_times *s, double share) {
         seen += s->bins[bin];
         if (!seen || (double)seen < wanted) continue;
         const uint64_t end = end_of(bin);
-        return end < s->most_ns ? end : s->most_ns;
+        return end < s->max_ns ? end : s->max_ns;
     }
     return 0;
 }

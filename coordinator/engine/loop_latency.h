@@ -15,8 +15,8 @@
 
 /* A histogram of times. */
 typedef struct coord_times {
-    uint64_t count;   /* number of times */
-    uint64_t most_ns; /* the longest time */
+    uint64_t count;  /* number of times */
+    uint64_t max_ns; /* the longest time */
     uint64_t bins[COORD_TIME_BINS];
 } coord_times;
 
@@ -32,7 +32,7 @@ typedef struct coord_loop_latency {
 
 void coord_times_add(coord_times *times, uint64_t ns);
 /* The time in ns that this share (0 to 1) of all times did not exceed; 0: there are no times. */
-uint64_t coord_times_at(const coord_times *times, double share);
+uint64_t coord_times_quantile(const coord_times *times, double share);
 
 /* Starts measuring the rounds of the loop, which must be configured with UV_METRICS_IDLE_TIME. The
  * caller closes latency->prepare with the loop's other handles; it does not keep the loop alive. */

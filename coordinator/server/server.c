@@ -72,8 +72,8 @@ static void log_loop_latency(const coord_server *server) {
     cop_log(
         server->api && t->count ? COP_LOG_INFO : COP_LOG_DEBUG, "coordinator",
         "%llu loop iterations: 99 %% took at most %.2f ms, 99.9 %% %.2f ms, the longest %.2f ms",
-        (unsigned long long)t->count, (double)coord_times_at(t, 0.99) * 1e-6,
-        (double)coord_times_at(t, 0.999) * 1e-6, (double)t->most_ns * 1e-6);
+        (unsigned long long)t->count, (double)coord_times_quantile(t, 0.99) * 1e-6,
+        (double)coord_times_quantile(t, 0.999) * 1e-6, (double)t->max_ns * 1e-6);
 }
 
 /* Waits until the other threads have finished their work, and handles their mail. Afterwards no
