@@ -20,12 +20,12 @@ typedef struct coord_session {
                      its place is not free until the task ends */
     bool drain;   /* the worker must leave, and gets no more work */
     bool shares;  /* the worker has proven that it shares this host and user */
-    bool proof_refused;     /* its proof was wrong */
-    cop_buffer *lent;       /* the weights in shared memory that it reads; NULL: none */
-    cop_buffer_pool *rooms; /* segments for its gradients; NULL: it has had none */
-    size_t room_size;       /* bytes of each of them */
-    cop_buffer *room;       /* into which it writes the next gradient; NULL: none */
-    uint64_t taken_room;    /* the segment of its last gradient that was taken; 0: none */
+    bool proof_refused;       /* its proof was wrong */
+    cop_buffer *lent_weights; /* the weights in shared memory that it reads; NULL: none */
+    cop_buffer_pool *rooms;   /* segments for its gradients; NULL: it has had none */
+    size_t room_size;         /* bytes of each of them */
+    cop_buffer *room;         /* into which it writes the next gradient; NULL: none */
+    uint64_t taken_room;      /* the segment of its last gradient that was taken; 0: none */
     uint32_t threads;
     char path[8];            /* of weights and gradients: "shm", "ipc", "tcp", "tls" or "memory" */
     char name[COP_NAME_MAX]; /* unique among the sessions */

@@ -74,7 +74,7 @@ bool coord_share_is_repeated(const coord_session *session, const cop_result *res
 /* Returns the room that the result names, borrowed. NULL: it is not the session's room. */
 cop_buffer *coord_share_result(const coord_session *session, const cop_result *result);
 /* Notes that the core has the result, so the next lease gets another room. */
-void coord_share_took(coord_session *session, const cop_result *result);
+void coord_share_note_received(coord_session *session, const cop_result *result);
 /* Releases everything of a session that ends. */
 void coord_share_end(coord_session *session);
 

@@ -356,7 +356,7 @@ static void digest_arrived(coord_engine *engine, coord_mail *mail) {
         cop_request *request = (cop_request *)(uintptr_t)coord_take_request(&s->digesting);
         d->event.result.finite = d->event.result.finite && d->finite;
         give_result(server, &d->event, d->tensor);
-        coord_share_took(s, &cop_request_message(request)->pull.result);
+        coord_share_note_received(s, &cop_request_message(request)->pull.result);
         take_pull(server, d->event.worker, request);
     }
     cop_buffer_release(d->room);
@@ -437,7 +437,8 @@ static void on_pull(coord_server *server, cop_request *request) {
             return;
         }
         give_result(server, &event, tensor);
-        coord_share_took(s, &p->result); /* no effect if the result has ended the session */
+        coord_share_note_received(s,
+                                  &p->result); /* no effect if the result has ended the session */
     }
     take_pull(server, worker, request);
 }

@@ -35,8 +35,8 @@ void coord_share_offer(const coord_server *server, const cop_hello *hello, cop_w
 }
 
 void coord_share_check(const coord_server *server, coord_session *s, const cop_pull *pull) {
-    cop_buffer_release(s->lent); /* the worker reads them no more */
-    s->lent = NULL;
+    cop_buffer_release(s->lent_weights); /* the worker reads them no more */
+    s->lent_weights = NULL;
     if (!pull->has_proof || !server->proof || s->shares || s->proof_refused) return;
     s->shares = cop_equal_constant_time(pull->proof, server->proof->secret, sizeof pull->proof);
     s->proof_refused = !s->shares;
@@ -67,12 +67,12 @@ static void take_room(coord_session *s, size_t size) {
 
 void coord_share_lend(coord_session *s, const coord_resident *resident, cop_message *lease) {
     cop_buffer *weights = lease->part[COP_PART_WEIGHTS];
-    COP_ASSERT(lease->type == COP_MESSAGE_LEASE && !s->lent);
+    COP_ASSERT(lease->type == COP_MESSAGE_LEASE && !s->lent_weights);
     if (!s->shares || !resident) return;
     if (weights && weights->segment) {
         lease->lease.weights = weights->segment->name;
         lease->part[COP_PART_WEIGHTS] = NULL;
-        s->lent = weights;
+        s->lent_weights = weights;
     }
     if (lease->lease.kind != COP_LEASE_TRAIN) return;
     take_room(s, (size_t)cop_model_floats(resident->job->model) * sizeof(float));
@@ -88,7 +88,7 @@ cop_buffer *coord_share_result(const coord_session *s, const cop_result *r) {
     return s->room && s->room->segment->name.id == r->segment ? s->room : NULL;
 }
 
-void coord_share_took(coord_session *s, const cop_result *r) {
+void coord_share_note_received(coord_session *s, const cop_result *r) {
     if (!r->segment || !coord_share_result(s, r)) return;
     s->taken_room = r->segment;
     cop_buffer_release(s->room); /* the result's slot may hold it until the update is done */
@@ -96,10 +96,10 @@ void coord_share_took(coord_session *s, const cop_result *r) {
 }
 
 void coord_share_end(coord_session *s) {
-    cop_buffer_release(s->lent);
+    cop_buffer_release(s->lent_weights);
     cop_buffer_release(s->room);
     cop_buffer_pool_destroy(s->rooms);
-    s->lent = s->room = NULL;
+    s->lent_weights = s->room = NULL;
     s->rooms = NULL;
     s->shares = false;
 }

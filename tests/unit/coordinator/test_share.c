@@ -174,10 +174,10 @@ static void test_weights_stay_until_the_next_pull(void **state) {
     float copy[4];
     memcpy(copy, weights->data, sizeof copy);
     coord_session *s = coord_session_find(&world.server->access, slow->worker);
-    assert_non_null(s->lent);
-    assert_int_equal(s->lent->segment->name.id, lease.weights.id);
+    assert_non_null(s->lent_weights);
+    assert_int_equal(s->lent_weights->segment->name.id, lease.weights.id);
     fuzz_leave(&world); /* the session ends, but the worker computes on */
-    assert_null(s->lent);
+    assert_null(s->lent_weights);
     assert_memory_equal(copy, weights->data, sizeof copy);
     cop_segment_release(weights);
 }
