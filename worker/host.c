@@ -394,7 +394,7 @@ static void default_name(const cop_tls *tls, char out[COP_NAME_MAX]) {
     char host[64] = "worker";
     size_t size = sizeof host, length = 0;
     uv_os_gethostname(host, &size);
-    if (tls && !cop_peer_is_many(self, &length))
+    if (tls && !cop_peer_is_shared(self, &length))
         snprintf(out, COP_NAME_MAX, "%s", self->name);
     else
         snprintf(out, COP_NAME_MAX, "%.*s%s-%ld", (int)length, self->name, host, (long)getpid());

@@ -27,16 +27,16 @@ const char *cop_roles_text(unsigned roles) {
     return texts[roles & (COP_ROLE_WORKER | COP_ROLE_CLIENT)];
 }
 
-bool cop_peer_is_many(const cop_peer *peer, size_t *length) {
+bool cop_peer_is_shared(const cop_peer *peer, size_t *length) {
     *length = strlen(peer->name);
     bool many = *length > 2 && strcmp(peer->name + *length - 2, "-*") == 0;
     if (many) (*length)--;
     return many;
 }
 
-bool cop_peer_may_be(const cop_peer *peer, const char *name) {
+bool cop_peer_allows_name(const cop_peer *peer, const char *name) {
     size_t length;
-    if (!cop_peer_is_many(peer, &length)) return strcmp(name, peer->name) == 0;
+    if (!cop_peer_is_shared(peer, &length)) return strcmp(name, peer->name) == 0;
     return strncmp(name, peer->name, length) == 0 && name[length] != '\0';
 }
 

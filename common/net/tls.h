@@ -37,9 +37,9 @@ const char *cop_roles_text(unsigned roles);
 /* True: many workers share this certificate, because its CN ends in "-*". Then *length gets the
  * length of the beginning that their names share, including the '-'. False: *length gets the length
  * of the name. */
-bool cop_peer_is_many(const cop_peer *peer, size_t *length);
+bool cop_peer_is_shared(const cop_peer *peer, size_t *length);
 /* True: the certificate allows a worker to use the name `name`. */
-bool cop_peer_may_be(const cop_peer *peer, const char *name);
+bool cop_peer_allows_name(const cop_peer *peer, const char *name);
 
 typedef enum cop_tls_side { COP_TLS_SERVER, COP_TLS_CLIENT } cop_tls_side;
 

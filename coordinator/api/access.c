@@ -81,11 +81,11 @@ bool coord_access_token(const coord_access *access, cop_request *request, const 
 bool coord_access_name(cop_request *request, const char *name) {
     const cop_peer *peer = cop_request_peer(request);
     size_t length;
-    bool shared = cop_peer_is_many(peer, &length);
+    bool shared = cop_peer_is_shared(peer, &length);
     if (*name && !cop_name_ok(name, strlen(name)))
         coord_reply_failure(request, COP_ERR_INPUT,
                             "a worker name must not contain control characters");
-    else if (peer->certified && *name && !cop_peer_may_be(peer, name))
+    else if (peer->certified && *name && !cop_peer_allows_name(peer, name))
         coord_reply_failure(
             request, COP_ERR_DENIED, "the certificate is for %s called \"%.*s%s\", not \"%s\"",
             shared ? "workers" : "the worker", (int)length, peer->name, shared ? "..." : "", name);
@@ -98,7 +98,7 @@ void coord_access_identify(const cop_request *request, const cop_hello *hello,
                            coord_worker_identity *out) {
     const cop_peer *peer = cop_request_peer(request);
     size_t length;
-    bool shared = cop_peer_is_many(peer, &length);
+    bool shared = cop_peer_is_shared(peer, &length);
     if (*hello->name)
         snprintf(out->name, sizeof out->name, "%s", hello->name);
     else

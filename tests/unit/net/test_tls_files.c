@@ -173,14 +173,14 @@ static void test_certificates_for_one_name_and_for_many(void **state) {
     (void)state;
     const cop_peer one = {true, COP_ROLE_WORKER, "desk-7"}, many = {true, COP_ROLE_WORKER, "lab-*"};
     const cop_peer star = {true, COP_ROLE_WORKER, "-*"}, nobody = {0};
-    assert_true(cop_peer_may_be(&one, "desk-7"));
-    assert_true(cop_peer_may_be(&many, "lab-7"));
+    assert_true(cop_peer_allows_name(&one, "desk-7"));
+    assert_true(cop_peer_allows_name(&many, "lab-7"));
     const char *const wrong[] = {"", "desk", "desk-", "desk-7-2", "lab", "lab-", "lax-7", "xlab-7"};
     for (size_t i = 0; i < sizeof wrong / sizeof *wrong; i++) {
-        assert_false(cop_peer_may_be(&one, wrong[i]));
-        assert_false(cop_peer_may_be(&many, wrong[i]));
-        assert_false(cop_peer_may_be(&star, wrong[i])); /* not for all names */
-        assert_int_equal(cop_peer_may_be(&nobody, wrong[i]), *wrong[i] == '\0');
+        assert_false(cop_peer_allows_name(&one, wrong[i]));
+        assert_false(cop_peer_allows_name(&many, wrong[i]));
+        assert_false(cop_peer_allows_name(&star, wrong[i])); /* not for all names */
+        assert_int_equal(cop_peer_allows_name(&nobody, wrong[i]), *wrong[i] == '\0');
     }
     const char *const names[][3] = {{"worker", "worker-*", "worker"},
                                     {"worker", "worker", "worker"},
