@@ -449,8 +449,8 @@ void audit_recompute_later(coord_core *core, core_job *job, int block, uint64_t 
 /* ---- unable.c: workers that cannot compute a job ---- */
 
 /* Does the worker get no leases of the job, because it reported that it cannot compute it? */
-bool unable_is(const core_worker *worker, uint64_t job);
-/* The newest unfinished job for which unable_is is true; 0: none. */
+bool unable_has_reported(const core_worker *worker, uint64_t job);
+/* The newest unfinished job for which unable_has_reported is true; 0: none. */
 uint64_t unable_newest(const coord_core *core, const core_worker *worker);
 /* Call when a worker reported that it cannot compute the block, after its lease has ended. May end
  * the job. */

@@ -121,7 +121,7 @@ bool scheduler_fits(const core_job *job, const core_worker *w) {
 }
 
 bool scheduler_eligible(const core_job *job, const core_worker *w) {
-    return scheduler_fits(job, w) && !(job->unable && unable_is(w, job->info.job));
+    return scheduler_fits(job, w) && !(job->unable && unable_has_reported(w, job->info.job));
 }
 
 uint32_t scheduler_eligible_workers(const coord_core *core, core_job *job) {

@@ -28,7 +28,7 @@ static int find(const core_worker *w, uint64_t job) {
     return -1;
 }
 
-bool unable_is(const core_worker *w, uint64_t job) {
+bool unable_has_reported(const core_worker *w, uint64_t job) {
     int at = find(w, job);
     return at >= 0 && w->unable[at].now;
 }
