@@ -118,7 +118,7 @@ void audit_recompute(coord_core *core, core_job *job, int index, uint64_t now) {
                            .lease = ++core->next_lease,
                            .deadline_ns = now + RECOMPUTE_NS,
                            .begun_ns = now};
-    round_give(&job->round, index, &holder);
+    round_lease_block(&job->round, index, &holder);
     scheduler_fill_lease(core, COORD_ACTION_COMPUTE, job, b, &holder);
 }
 

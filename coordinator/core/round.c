@@ -173,7 +173,7 @@ uint64_t round_next_copy_ns(const round_block *b) {
     return deadline[missing < count ? missing - 1 : count - 1];
 }
 
-void round_give(coord_round *r, int block, round_holder *holder) {
+void round_lease_block(coord_round *r, int block, round_holder *holder) {
     round_block *b = &r->blocks[block];
     COP_ASSERT(b->state != ROUND_DONE && holder->worker && holder->lease);
     int h = 0;

@@ -159,7 +159,7 @@ uint64_t round_leased_since(const round_block *block);
 /* ---- round.c ---- */
 /* Leases a block to holder->worker. Sets holder->attempt to one more than the block's `lost`, so
  * that a worker cannot tell a copy from a first lease. */
-void round_give(coord_round *r, int block, round_holder *holder);
+void round_lease_block(coord_round *r, int block, round_holder *holder);
 const round_block *round_block_at(const coord_round *r,
                                   uint32_t first); /* NULL: no block starts there */
 /* The index of the block that starts at `first`, if it has this lease; -1: it does not exist or

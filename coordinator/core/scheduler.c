@@ -286,7 +286,7 @@ static void give(coord_core *core, core_worker *w, choice chosen, uint64_t now) 
                            .charged_ns = cop_saturate(timing_usual_ns(job, b)) * w->threads};
     if (!held && !b->votes && !b->audited && audit_selects(core, job, w))
         round_audit(&job->round, index);
-    round_give(&job->round, index, &holder);
+    round_lease_block(&job->round, index, &holder);
     job->share += holder.charged_ns;
     job->counts.given++;
     job->counts.repeated += held || b->lost;

@@ -133,7 +133,7 @@ static coord_round begun(uint32_t shards, uint32_t size, uint32_t batch) {
 
 static void give(coord_round *r, int block, uint64_t worker, uint64_t lease, uint64_t deadline) {
     round_holder holder = {.worker = worker, .lease = lease, .deadline_ns = deadline};
-    round_give(r, block, &holder);
+    round_lease_block(r, block, &holder);
     round_check(r);
 }
 
