@@ -32,7 +32,7 @@ lacks_modules() {
     python3 -c 'import importlib.util, sys
 for name in sys.argv[1:]:
     if importlib.util.find_spec(name) is None:
-        print("Python\x27s", name)' "$@" 2>/dev/null || true # the reader may close the pipe early
+        print("Python\x27s", name)' "$@"
 }
 
 lacks_libraries() {
@@ -84,7 +84,12 @@ lacks_clang_format() {
     ! command -v clang-format >/dev/null || [[ $(clang-format --version) == *" 19."* ]] || echo "clang-format 19"
 }
 
-native_has() { [[ -z $(lacks "$@" | head -n 1) ]]; }
+native_has() {
+    local group
+    for group in "$@"; do
+        [[ -z $(lacks "$group") ]] || return 1
+    done
+}
 
 # native_can_have: succeeds on releases of Debian and Ubuntu that have all libraries in recent enough versions.
 native_can_have() {

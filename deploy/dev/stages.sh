@@ -444,7 +444,7 @@ run_stage() {
 
 # run_beside STAGE...: runs these stages in sequence in a background process, each with its own counts and
 # folder of results. collect_beside STAGE waits for a stage, prints its output and adds its counts.
-declare -A BESIDE=()
+declare -gA BESIDE=()
 run_beside() {
     local stage
     for stage in "$@"; do
