@@ -267,11 +267,11 @@ bool round_lose_leases_of(coord_round *r, uint64_t worker) {
     return pending;
 }
 
-void round_retry(coord_round *r, int block, int holder, uint64_t shun_until_ns) {
+void round_retry(coord_round *r, int block, int holder, uint64_t avoid_until_ns) {
     round_block *b = &r->blocks[block];
     COP_ASSERT(b->state == ROUND_LEASED);
     b->last_worker = b->holder[holder].worker;
-    b->shun_until_ns = shun_until_ns;
+    b->avoid_until_ns = avoid_until_ns;
     end_lease(r, b, holder);
     b->lost++;
     settle(r, b);
@@ -373,7 +373,7 @@ void round_recheck(coord_round *r, int block, uint64_t digest, uint64_t now_ns) 
     b->needs = 2;
 }
 
-uint64_t round_reject(coord_round *r, int block, uint64_t digest, uint64_t shun_until_ns) {
+uint64_t round_reject(coord_round *r, int block, uint64_t digest, uint64_t avoid_until_ns) {
     round_block *b = &r->blocks[block];
     uint64_t slot = b->slot;
     b->vote[0] = vote_of(b);
@@ -383,7 +383,7 @@ uint64_t round_reject(coord_round *r, int block, uint64_t digest, uint64_t shun_
     b->votes = 1;
     b->needs = 2;
     undo(r, b);
-    b->shun_until_ns = shun_until_ns;
+    b->avoid_until_ns = avoid_until_ns;
     return slot;
 }
 

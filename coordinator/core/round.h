@@ -50,10 +50,10 @@ typedef struct round_block {
     bool absent;   /* a short last batch leaves all its shards empty: the block is done at once */
     bool urgent;   /* it was leased before, so it is given before blocks that were not */
     uint32_t lost; /* leases that ended without a usable result, and results that were undone */
-    uint32_t failures;      /* reports that a worker or the coordinator cannot compute it */
-    uint32_t not_finite;    /* updates that found its gradient not finite */
-    uint64_t last_worker;   /* the worker that sent its newest result */
-    uint64_t shun_until_ns; /* until then last_worker does not get the block again, unless it is
+    uint32_t failures;       /* reports that a worker or the coordinator cannot compute it */
+    uint32_t not_finite;     /* updates that found its gradient not finite */
+    uint64_t last_worker;    /* the worker that sent its newest result */
+    uint64_t avoid_until_ns; /* until then last_worker does not get the block again, unless it is
                                the only worker of the job */
     round_holder holder[ROUND_HOLDERS];
     bool audited;   /* it needs two equal results from different identities */
@@ -192,13 +192,13 @@ void round_dispute(coord_round *r, int block, const round_vote *other);
 void round_recheck(coord_round *r, int block, uint64_t digest, uint64_t now_ns);
 /* The gradient of a done block is not finite. The result becomes a vote without a slot and with the
  * given digest, and the block needs a second vote. Returns the slot, which the caller must drop. */
-uint64_t round_reject(coord_round *r, int block, uint64_t digest, uint64_t shun_until_ns);
+uint64_t round_reject(coord_round *r, int block, uint64_t digest, uint64_t avoid_until_ns);
 /* Removes this identity's unconfirmed result of the block, or its vote. Returns its slot, which the
  * caller must drop; 0: there was none. */
 uint64_t round_void_votes(coord_round *r, int block, uint64_t identity);
-/* The result of this holder cannot be used: its lease ends. Until `shun_until_ns` the block goes to
- * other workers, if the job has any. */
-void round_retry(coord_round *r, int block, int holder, uint64_t shun_until_ns);
+/* The result of this holder cannot be used: its lease ends. Until `avoid_until_ns` the block goes
+ * to other workers, if the job has any. */
+void round_retry(coord_round *r, int block, int holder, uint64_t avoid_until_ns);
 /* Ensemble: takes the next block to pass to the host. This is the first block that was not passed
  * on, if it is done. Returns its index, and counts it as passed on. -1: it is not done, or all were
  * passed on. */

@@ -44,7 +44,7 @@ bool round_has_work(const coord_round *r, uint64_t now_ns) {
  * does not get a block again soon after it sent a bad result for it. */
 static bool may_have(const round_block *b, const round_asker *asker, uint64_t now_ns) {
     if (b->state != ROUND_PENDING || takes_part(b, asker)) return false;
-    return asker->only_worker || b->last_worker != asker->worker || now_ns >= b->shun_until_ns;
+    return asker->only_worker || b->last_worker != asker->worker || now_ns >= b->avoid_until_ns;
 }
 
 static bool suits_better(const round_block *a, const round_block *b, uint32_t largest) {
