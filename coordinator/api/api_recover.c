@@ -74,7 +74,7 @@ static cop_err recover_one(void *context, const coord_store_job *row) {
     if (e == COP_ERR_NO_MEMORY) return e; /* not a fault of the job, which must not fail for it */
     fill_note(n, row, e ? NULL : job);
     /* The client may repeat its submission, if it has not received the answer. */
-    if (row->has_key) recovery_recall(&api->keys, row->key, row->job);
+    if (row->has_key) recovery_restore(&api->keys, row->key, row->job);
     if (recovery_takes_up(row->state) && e) {
         n->state = COORD_FAILED;
         snprintf(n->text, sizeof n->text, "%s", error.text);
@@ -148,7 +148,7 @@ cop_err coord_api_recover(coord_api *api, cop_error *error) {
     cop_err e = coord_store_each_job(api->engine->store, COP_JOBS_MAX, recover_one, &r, error);
     if (e == COP_ERR_NO_MEMORY) cop_fail(error, e, "out of memory for the jobs of the store");
     if (!e) {
-        recovery_recalled(&api->keys);
+        recovery_restore_done(&api->keys);
         reverse_notes(api);
         add_unfinished(&r);
         sweep(api);

@@ -44,7 +44,7 @@ static void settle(api_task *t) {
     cop_request *repeat = t->key ? repeat_of(t->key) : NULL;
     uint64_t job = t->result ? 0 : t->job;
     COP_ASSERT(!t->key || t->key->pending);
-    if (t->key) recovery_settle(t->key, job);
+    if (t->key) recovery_set_job(t->key, job);
     if (t->result) {
         api_fail(t->request, &t->error, t->result);
         if (repeat) api_fail(repeat, &t->error, t->result);
@@ -267,7 +267,7 @@ void api_submit(coord_api *api, cop_request *request, ProtobufCMessage *message)
     }
     api_task *t = api_task_create(api, request, message);
     if (!t) {
-        if (key) recovery_settle(key, 0);
+        if (key) recovery_set_job(key, 0);
         return;
     }
     t->key = key;

@@ -66,20 +66,20 @@ recovery_key *recovery_claim(recovery_keys *keys, const unsigned char key[COORD_
     return NULL;
 }
 
-void recovery_settle(recovery_key *key, uint64_t job) {
+void recovery_set_job(recovery_key *key, uint64_t job) {
     COP_ASSERT(key->pending);
     key->pending = false;
     key->repeat = 0;
     key->job = job;
 }
 
-void recovery_recall(recovery_keys *keys, const unsigned char key[COORD_KEY_SIZE], uint64_t job) {
+void recovery_restore(recovery_keys *keys, const unsigned char key[COORD_KEY_SIZE], uint64_t job) {
     if (COP_INJECT_BUG(FORGET_KEY, keys->next, COORD_KEYS) == COORD_KEYS) return;
     recovery_key *k = &keys->keys[COORD_KEYS - 1 - keys->next++];
     *k = (recovery_key){.job = job};
     memcpy(k->key, key, COORD_KEY_SIZE);
 }
 
-void recovery_recalled(recovery_keys *keys) {
+void recovery_restore_done(recovery_keys *keys) {
     keys->next = 0;
 }

@@ -91,11 +91,11 @@ recovery_key *recovery_find(recovery_keys *keys, const unsigned char key[COORD_K
 recovery_key *recovery_claim(recovery_keys *keys, const unsigned char key[COORD_KEY_SIZE]);
 /* Call when the submission of a pending key has ended, with the number of its job. job 0: it has
  * failed, so the key is forgotten, and a repeated request is a new submission. */
-void recovery_settle(recovery_key *key, uint64_t job);
-/* At the start, call recovery_recall for the key of each stored job, the newest job first. It
- * ignores keys after the first COORD_KEYS. Then call recovery_recalled once: from then on, new keys
- * get the free places first, and then the places of the oldest keys. */
-void recovery_recall(recovery_keys *keys, const unsigned char key[COORD_KEY_SIZE], uint64_t job);
-void recovery_recalled(recovery_keys *keys);
+void recovery_set_job(recovery_key *key, uint64_t job);
+/* At the start, call recovery_restore for the key of each stored job, the newest job first. It
+ * ignores keys after the first COORD_KEYS. Then call recovery_restore_done once: from then on, new
+ * keys get the free places first, and then the places of the oldest keys. */
+void recovery_restore(recovery_keys *keys, const unsigned char key[COORD_KEY_SIZE], uint64_t job);
+void recovery_restore_done(recovery_keys *keys);
 
 #endif

@@ -153,7 +153,7 @@ static void settle(sim *s, const sim_message *m) {
             answer(s, both[i], m->job);
     }
     cop_free((void *)(uintptr_t)k->repeat);
-    recovery_settle(k, m->error ? 0 : m->job);
+    recovery_set_job(k, m->error ? 0 : m->job);
 }
 
 static void built(sim *s, sim_message *m) {

@@ -265,9 +265,9 @@ void sim_host_start(sim *s) {
         unsigned char key[COORD_KEY_SIZE];
         if (!s->store.rows[job].exists) continue;
         sim_key_of(s->store.rows[job].key, key);
-        recovery_recall(h->keys, key, job);
+        recovery_restore(h->keys, key, job);
     }
-    recovery_recalled(h->keys);
+    recovery_restore_done(h->keys);
     for (uint64_t job = 1; job <= SIM_IDS_MAX; job++) take_up(s, job);
     sim_ensembles_start(s);
     sim_post(s, TICK_MS * SIM_MS, (sim_event){.kind = SIM_TICK, .life = life});

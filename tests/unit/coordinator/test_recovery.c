@@ -74,14 +74,14 @@ static void test_key_names_its_job_once_the_job_is_stored(void **state) {
     assert_null(find(&keys, 1));
     recovery_key *k = claim(&keys, 1);
     assert_true(find(&keys, 1) == k && k->pending);
-    recovery_settle(k, 5);
+    recovery_set_job(k, 5);
     assert_true(find(&keys, 1) == k && !k->pending && k->job == 5);
 }
 
 static void test_failed_submission_may_be_repeated_with_its_key(void **state) {
     (void)state;
     recovery_keys keys = {0};
-    recovery_settle(claim(&keys, 1), 0);
+    recovery_set_job(claim(&keys, 1), 0);
     assert_null(find(&keys, 1));
     assert_non_null(claim(&keys, 1));
 }
@@ -90,7 +90,7 @@ static void test_pending_keys_are_never_evicted(void **state) {
     (void)state;
     recovery_keys keys = {0};
     recovery_key *first = claim(&keys, 1000);
-    for (uint32_t i = 0; i < 3 * COORD_KEYS; i++) recovery_settle(claim(&keys, i), i + 1);
+    for (uint32_t i = 0; i < 3 * COORD_KEYS; i++) recovery_set_job(claim(&keys, i), i + 1);
     assert_true(find(&keys, 1000) == first);
     assert_non_null(find(&keys, 3 * COORD_KEYS - 1));
     assert_null(find(&keys, 0));
@@ -104,13 +104,13 @@ static void test_keys_of_stored_jobs_are_restored_and_the_oldest_evicted_first(v
     const uint32_t jobs = COORD_KEYS - 2;
     for (uint32_t i = jobs; i > 0; i--) { /* newest first */
         const key k = key_of(i);
-        recovery_recall(&keys, k.bytes, i);
+        recovery_restore(&keys, k.bytes, i);
     }
-    recovery_recalled(&keys);
+    recovery_restore_done(&keys);
     for (uint32_t i = 1; i <= jobs; i++) assert_int_equal(find(&keys, i)->job, i);
-    for (uint32_t i = 0; i < 2; i++) recovery_settle(claim(&keys, 1000 + i), 1000 + i);
+    for (uint32_t i = 0; i < 2; i++) recovery_set_job(claim(&keys, 1000 + i), 1000 + i);
     assert_non_null(find(&keys, 1)); /* there were two free places */
-    recovery_settle(claim(&keys, 1002), 1002);
+    recovery_set_job(claim(&keys, 1002), 1002);
     assert_null(find(&keys, 1));
     assert_non_null(find(&keys, 2));
 }
@@ -120,9 +120,9 @@ static void test_newest_keys_are_kept_if_there_are_too_many(void **state) {
     recovery_keys keys = {0};
     for (uint32_t i = 2 * COORD_KEYS; i > 0; i--) {
         const key k = key_of(i);
-        recovery_recall(&keys, k.bytes, i);
+        recovery_restore(&keys, k.bytes, i);
     }
-    recovery_recalled(&keys);
+    recovery_restore_done(&keys);
     assert_non_null(find(&keys, 2 * COORD_KEYS));
     assert_non_null(find(&keys, COORD_KEYS + 1));
     assert_null(find(&keys, COORD_KEYS));
