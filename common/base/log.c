@@ -85,7 +85,7 @@ void cop_log(cop_log_level level, const char *area, const char *format, ...) {
 static pthread_mutex_t limit_mutex = PTHREAD_MUTEX_INITIALIZER;
 static log_limit limit;
 
-void cop_log_settle(void) {
+void cop_log_write_suppressed(void) {
     log_limit_entry e;
     for (bool more = true; more;) {
         pthread_mutex_lock(&limit_mutex);
@@ -99,7 +99,7 @@ void cop_log_settle(void) {
 
 bool cop_log_one_of(const cop_log_kind *kind, const char *text) {
     char line[TEXT_MAX];
-    cop_log_settle();
+    cop_log_write_suppressed();
     pthread_mutex_lock(&limit_mutex);
     const bool admitted = log_limit_admit(&limit, kind, text, cop_clock_ns());
     pthread_mutex_unlock(&limit_mutex);

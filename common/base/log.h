@@ -48,6 +48,6 @@ void cop_log_peer(cop_log_level level, const char *area, const char *peer, const
     __attribute__((format(printf, 4, 5)));
 /* Writes one line for each kind and source whose period has ended with suppressed lines: it has
  * their number and the newest of them. Call it regularly. */
-void cop_log_settle(void);
+void cop_log_write_suppressed(void);
 
 #endif

@@ -24,7 +24,7 @@ static void on_tick(uv_timer_t *timer) {
     coord_event tick = {.type = COORD_EVENT_TICK};
     coord_dispatch(&server->engine, &tick);
     if (server->api) coord_api_tick(server->api, cop_clock_ns());
-    cop_log_settle();
+    cop_log_write_suppressed();
     if (server->run) coord_run_tick(server);
 }
 
