@@ -214,7 +214,7 @@ static void finish(coord_core *core, core_job *job, int index, int vote, bool co
     round_block *b = &job->round.blocks[index];
     const round_vote v = b->vote[vote];
     for (uint32_t i = 0; i < b->votes; i++) {
-        if ((int)i != vote) core_drop(core, job->info.job, b->vote[i].slot);
+        if ((int)i != vote) core_add_drop(core, job->info.job, b->vote[i].slot);
         if (confirmed && same_vote(&b->vote[i], &v)) audit_note_confirmed(job, b->vote[i].identity);
     }
     job->counts.audited += b->audited;
@@ -267,7 +267,7 @@ static void ask_coordinator(coord_core *core, core_job *job, int index, uint64_t
     round_block *b = &job->round.blocks[index];
     char block[96];
     b->vote[b->votes - 1].slot = 0;
-    core_drop(core, job->info.job, slot);
+    core_add_drop(core, job->info.job, slot);
     core_report(
         core, job->info.job, false,
         "%s: more than one worker computed a non-finite value; the coordinator computes the block",
@@ -297,7 +297,7 @@ static void all_not_finite(coord_core *core, core_job *job, int index, uint64_t 
     if (steps_has_leases(job))
         steps_diverged(core, job, b, slot);
     else
-        core_drop(core, job->info.job, slot);
+        core_add_drop(core, job->info.job, slot);
 }
 
 /* True: all votes that equal `v` are finite. Equal votes can differ in `finite`: see same_vote. */
@@ -329,7 +329,7 @@ void audit_take_result(coord_core *core, const core_arrival *arrival) {
     if (b->votes >= ROUND_WORKER_VOTES && e->worker != COORD_SELF) {
         /* There is no room for a further vote, and only the coordinator's own can decide now. */
         round_retry(&job->round, index, arrival->holder, now);
-        core_drop(core, job->info.job, e->result.slot);
+        core_add_drop(core, job->info.job, e->result.slot);
         return;
     }
     round_vote v = vote_of(e, arrival->worker);
@@ -349,7 +349,7 @@ void audit_take_result(coord_core *core, const core_arrival *arrival) {
     if (keep)
         core_add_action(core, COORD_ACTION_KEEP, job->info.job)->slot = slot;
     else
-        core_drop(core, job->info.job, slot);
+        core_add_drop(core, job->info.job, slot);
     if (vote < 0) {
         need_more_votes(core, job, index, now);
         return;

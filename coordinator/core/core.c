@@ -81,7 +81,7 @@ coord_action *core_report(coord_core *core, uint64_t job, bool fine, const char 
     return a;
 }
 
-void core_drop(coord_core *core, uint64_t job, uint64_t slot) {
+void core_add_drop(coord_core *core, uint64_t job, uint64_t slot) {
     if (slot) core_add_action(core, COORD_ACTION_DROP, job)->slot = slot;
 }
 

@@ -269,8 +269,8 @@ char *core_action_text(coord_core *core, coord_action *action);
  * the action, so that the caller can set `identity` or `fingerprint`. */
 coord_action *core_report(coord_core *core, uint64_t job, bool fine, const char *format, ...)
     __attribute__((format(printf, 4, 5)));
-void core_drop(coord_core *core, uint64_t job,
-               uint64_t slot); /* Appends a DROP action; nothing for slot 0. */
+void core_add_drop(coord_core *core, uint64_t job,
+                   uint64_t slot); /* Appends a DROP action; nothing for slot 0. */
 /* The key by which a worker's measured times are found. Training and evaluations of a job have
  * different keys. */
 static inline uint64_t core_lease_times_key(const core_job *job) {

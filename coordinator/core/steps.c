@@ -112,8 +112,8 @@ void steps_begin(coord_core *core, core_job *job, uint64_t now) {
 void steps_drop_round(coord_core *core, core_job *job) {
     for (uint32_t i = COP_INJECT_BUG(LEAK_SLOT, 0, 1); i < job->round.count; i++) {
         const round_block *b = &job->round.blocks[i];
-        core_drop(core, job->info.job, b->slot);
-        for (uint32_t v = 0; v < b->votes; v++) core_drop(core, job->info.job, b->vote[v].slot);
+        core_add_drop(core, job->info.job, b->slot);
+        for (uint32_t v = 0; v < b->votes; v++) core_add_drop(core, job->info.job, b->vote[v].slot);
     }
     round_clear(&job->round);
 }
@@ -267,7 +267,7 @@ static void ask_for_update(coord_core *core, core_job *job) {
 
 coord_action *steps_diverged(coord_core *core, core_job *job, const round_block *b, uint64_t slot) {
     if (COP_INJECT_BUG(DIVERGE_AT_ONCE, audit_suspect_weights(core, job, b), false)) {
-        core_drop(core, job->info.job, slot);
+        core_add_drop(core, job->info.job, slot);
         return NULL;
     }
     coord_action *a = core_add_action(core, COORD_ACTION_DIVERGED, job->info.job);
@@ -366,7 +366,7 @@ static void refuse(coord_core *core, const core_arrival *arrival, const char *fo
                       : e->text ? e->text
                                 : "a worker could not compute it and gave no reason";
     round_retry(&job->round, index, arrival->holder, now + core->config.lease_floor_ns);
-    core_drop(core, job->info.job, e->result.slot);
+    core_add_drop(core, job->info.job, e->result.slot);
     if (!arrival->worker) {
         report_bad(core, job, &job->round.blocks[index], why);
         if (e->result.busy)
@@ -390,7 +390,7 @@ static void unused_result(coord_core *core, core_job *job, core_worker *w, const
     if (COP_INJECT_BUG(KEEP_DUPLICATE, false, job && !r->evaluate))
         core_add_action(core, COORD_ACTION_KEEP, r->job)->slot = r->slot;
     else if (wrong || !audit_take_late_result(core, e, now))
-        core_drop(core, r->job, r->slot);
+        core_add_drop(core, r->job, r->slot);
     if (wrong)
         audit_strike(
             core, w->lease_job, w,
@@ -505,7 +505,7 @@ void steps_on_updated(coord_core *core, core_job *job, const coord_event *e, uin
         steps_diverged(core, job, b, slot);
         return;
     }
-    core_drop(core, job->info.job, slot);
+    core_add_drop(core, job->info.job, slot);
     report_bad(core, job, b, "a value is not finite");
     if (twice) audit_recompute(core, job, (int)i, now);
 }

@@ -86,7 +86,7 @@ const core_quarantine *audit_quarantine_of(const coord_core *core, uint64_t iden
 static void void_results(coord_core *core, core_job *job, uint64_t identity) {
     if (!steps_has_leases(job)) return;
     for (uint32_t i = job->round.handed; i < job->round.count; i++)
-        core_drop(core, job->info.job, round_void_votes(&job->round, (int)i, identity));
+        core_add_drop(core, job->info.job, round_void_votes(&job->round, (int)i, identity));
 }
 
 static void quarantine(coord_core *core, uint64_t identity, const char *name,
