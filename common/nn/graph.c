@@ -85,7 +85,7 @@ static cop_graph_node *last_node(cop_graph *g) {
     return g->failed ? NULL : &g->nodes[g->node_count - 1];
 }
 
-cop_value cop_graph_second(cop_graph *g, cop_graph_type type) {
+cop_value cop_graph_second_output(cop_graph *g, cop_graph_type type) {
     cop_value number;
     cop_graph_value *value = value_add(g, &number);
     cop_graph_node *node = last_node(g);

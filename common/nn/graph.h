@@ -79,7 +79,7 @@ cop_value cop_graph_node_add(cop_graph *g, const char *op, int count, const cop_
                        (int)(sizeof((const cop_value[]){__VA_ARGS__}) / sizeof(cop_value)),        \
                        (const cop_value[]){__VA_ARGS__})
 /* Gives the node that was appended last a second output of this type, and returns that output. */
-cop_value cop_graph_second(cop_graph *g, cop_graph_type type);
+cop_value cop_graph_second_output(cop_graph *g, cop_graph_type type);
 /* These add an attribute, or a remark for people who read the file, to the node that was appended
  * last. Names and notes must be static strings. */
 void cop_graph_int(cop_graph *g, const char *name, int64_t value);

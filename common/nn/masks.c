@@ -93,7 +93,8 @@ cop_value cop_masks_graph(const cop_layer *layer, cop_graph *g, cop_value x,
     const cop_value ratio = cop_graph_scalar(g, layer->spec.p);
     const cop_value from = whole ? x : cop_graph_ones(g, x, units, shared);
     const cop_value dropped = COP_NODE(g, "Dropout", from, ratio, training);
-    const cop_value mask = cop_graph_second(g, COP_GRAPH_BOOL), zero = cop_graph_scalar(g, 0.0);
+    const cop_value mask = cop_graph_second_output(g, COP_GRAPH_BOOL),
+                    zero = cop_graph_scalar(g, 0.0);
     cop_value y = COP_NODE(g, "Where", mask, dropped, zero);
     if (!whole) y = COP_NODE(g, "Mul", x, y);
     if (layer->spec.variant == COP_VARIANT_INVERTED) return y;

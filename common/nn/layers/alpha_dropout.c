@@ -81,7 +81,7 @@ static cop_value alpha_graph(const cop_layer *layer, cop_graph *g, cop_value x) 
     const cop_value dropped = cop_graph_scalar(g, a * LOWEST * p - a * LOWEST);
     const cop_value from = shared ? cop_graph_ones(g, x, &layer->in, true) : x;
     COP_NODE(g, "Dropout", from, ratio, training);
-    const cop_value keep = cop_graph_second(g, COP_GRAPH_BOOL);
+    const cop_value keep = cop_graph_second_output(g, COP_GRAPH_BOOL);
     const cop_value factor = COP_NODE(g, "Where", training, scale, one);
     const cop_value add = COP_NODE(g, "Where", training, shift, zero);
     const cop_value kept = COP_NODE(g, "Add", COP_NODE(g, "Mul", x, factor), add);
