@@ -176,7 +176,7 @@ void worker_compute_set_room(worker_compute *c, cop_buffer *room) {
     cop_buffer_release(old);
 }
 
-void worker_compute_have(const worker_compute *c, uint64_t *job, uint64_t *version) {
+void worker_compute_held(const worker_compute *c, uint64_t *job, uint64_t *version) {
     *job = *version = 0;
     for (int i = 0; i < JOBS_KEPT; i++) {
         if (!c->newest || c->jobs[i].id != c->newest) continue;

@@ -37,7 +37,7 @@ void worker_compute_set_room(worker_compute *compute, cop_buffer *room);
  * the newest lease (0: none), *version the version of its weights plus 1 (0: none; also if they are
  * in shared memory, which the coordinator may reuse after the PULL). Leases that failed for lack of
  * their job or weights do not count. */
-void worker_compute_have(const worker_compute *compute, uint64_t *job, uint64_t *version);
+void worker_compute_held(const worker_compute *compute, uint64_t *job, uint64_t *version);
 /* Drops all weights and jobs, because a restarted coordinator may give their numbers to other jobs
  * and weights. No lease may be running. */
 void worker_compute_forget(worker_compute *compute);

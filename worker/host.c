@@ -205,7 +205,7 @@ static cop_err send_pull(cop_worker *w, work_state *s, bool goodbye, cop_message
     m.pull.worker = w->id;
     m.pull.session = w->session;
     m.pull.goodbye = goodbye;
-    worker_compute_have(w->compute, &m.pull.have_job, &m.pull.have_version);
+    worker_compute_held(w->compute, &m.pull.have_job, &m.pull.have_version);
     m.pull.result = s->result;
     m.pull.has_proof = w->share.proven;
     memcpy(m.pull.proof, w->share.proof, sizeof m.pull.proof);

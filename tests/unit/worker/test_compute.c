@@ -187,18 +187,18 @@ static void test_weights_and_job_are_kept(void **state) {
     worker_compute *c = make_compute(1);
     uint64_t job, version;
     cop_result r;
-    worker_compute_have(c, &job, &version);
+    worker_compute_held(c, &job, &version);
     assert_int_equal(job, 0);
     assert_int_equal(version, 0);
     cop_buffer_release(run(c, train_lease(f, 1, 0, SHARDS, true), &r));
-    worker_compute_have(c, &job, &version);
+    worker_compute_held(c, &job, &version);
     assert_int_equal(job, 5);
     assert_int_equal(version, 1); /* version 0, plus 1 */
     cop_buffer *again = run(c, train_lease(f, 1, 0, SHARDS, false), &r);
     assert_string_equal(r.failure, "");
     cop_buffer_release(again);
     worker_compute_forget(c);
-    worker_compute_have(c, &job, &version);
+    worker_compute_held(c, &job, &version);
     assert_int_equal(job, 0);
     assert_null(run(c, train_lease(f, 1, 0, SHARDS, false), &r));
     assert_non_null(strstr(r.failure, "spec"));
