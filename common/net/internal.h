@@ -85,7 +85,7 @@ struct cop_server {
     net_hub *hub;
     net_nng *nng;       /* NULL: the server does not listen at a URL */
     const cop_tls *tls; /* NULL: the server cannot listen at tls+tcp:// */
-    int expected;       /* the largest number of workers in cop_server_expect */
+    int expected;       /* the largest number of workers in cop_server_expect_workers */
     atomic_ullong requests, replies, bytes_in, bytes_out, bad_frames, refused;
 };
 
@@ -101,9 +101,9 @@ void net_hub_release(net_hub *hub);
 /* ---- nng_server.c: the server side over nng. Loop thread unless a comment says otherwise ---- */
 /* Opens the nng socket. After an error, *out may be set; cop_server_destroy then frees it. */
 cop_err net_nng_create(cop_server *server, net_nng **out, cop_error *error);
-/* The next two functions do the work of cop_server_listen and cop_server_expect. */
+/* The next two functions do the work of cop_server_listen and cop_server_expect_workers. */
 cop_err net_nng_listen(net_nng *nng, const char *url, cop_error *error);
-void net_nng_expect(net_nng *nng, int workers);
+void net_nng_expect_workers(net_nng *nng, int workers);
 /* Opens more contexts if too few wait for requests. Call it after each request. */
 void net_nng_replenish(net_nng *nng);
 /* The next three functions do the work of cop_server_disconnect, cop_server_close and

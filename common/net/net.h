@@ -44,7 +44,7 @@ void cop_server_set_tls(cop_server *server, const cop_tls *tls);
 cop_err cop_server_listen(cop_server *server, const char *url, cop_error *error);
 /* Prepares for this many workers: from then on, 2 * workers + 4 contexts of nng wait for requests
  * at any time. A smaller number than in an earlier call has no effect. */
-void cop_server_expect(cop_server *server, int workers);
+void cop_server_expect_workers(cop_server *server, int workers);
 /* Closes a connection, for example of a worker that is silent or of a peer that violated the
  * protocol. Has no effect if the connection is unknown or has ended. */
 void cop_server_disconnect(cop_server *server, uint64_t connection);

@@ -18,7 +18,7 @@
 #include "common/version.h"
 #include "common/wire/codec.h"
 
-#define CONTEXTS_FIRST 8                     /* contexts that wait before cop_server_expect */
+#define CONTEXTS_FIRST 8 /* contexts that wait before cop_server_expect_workers */
 #define CONTEXTS_MAX   (4 * COP_WORKERS_MAX) /* contexts in all */
 #define ENCODERS       2                     /* encoder threads */
 #define ACCEPTORS_MAX  16                    /* tls+tcp:// addresses of one server */
@@ -292,7 +292,7 @@ void net_nng_replenish(net_nng *nng) {
     ensure_contexts(nng);
 }
 
-void net_nng_expect(net_nng *nng, int workers) {
+void net_nng_expect_workers(net_nng *nng, int workers) {
     COP_ASSERT(workers >= 0 && workers <= CONTEXTS_MAX);
     int wanted = 2 * workers + 4;
     if (wanted > nng->wanted) nng->wanted = wanted;

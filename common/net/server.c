@@ -188,7 +188,7 @@ cop_err cop_server_listen(cop_server *server, const char *url, cop_error *error)
     COP_TRY(cop_url_check(url, &loopback, error));
     if (!server->nng) {
         COP_TRY(net_nng_create(server, &server->nng, error));
-        net_nng_expect(server->nng, server->expected);
+        net_nng_expect_workers(server->nng, server->expected);
     }
     return net_nng_listen(server->nng, url, error);
 }
@@ -197,10 +197,10 @@ void cop_server_set_tls(cop_server *server, const cop_tls *tls) {
     server->tls = tls;
 }
 
-void cop_server_expect(cop_server *server, int workers) {
+void cop_server_expect_workers(cop_server *server, int workers) {
     COP_ASSERT(workers >= 0);
     if (workers > server->expected) server->expected = workers;
-    if (server->nng) net_nng_expect(server->nng, server->expected);
+    if (server->nng) net_nng_expect_workers(server->nng, server->expected);
 }
 
 void cop_server_disconnect(cop_server *server, uint64_t connection) {

@@ -151,7 +151,7 @@ static void hello_worker(coord_server *server, cop_request *request, const cop_h
     snprintf(s->build, sizeof s->build, "%s", h->build);
     snprintf(s->address, sizeof s->address, "%s", cop_request_address(request));
     set_path(s, request);
-    cop_server_expect(server->transport, (int)live_sessions(server));
+    cop_server_expect_workers(server->transport, (int)live_sessions(server));
     coord_event joined = {.type = COORD_EVENT_WORKER_JOINED, .worker = s->worker};
     joined.joined.name = s->name;
     joined.joined.identity = identity.identity;

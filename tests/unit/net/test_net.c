@@ -173,7 +173,7 @@ static void test_expected_workers_are_prepared_before_listening(void **state) {
     const cop_server_handler handler = {.on_request = on_request, .on_gone = on_gone};
     uv_loop_init(&loop);
     assert_int_equal(cop_server_create(&loop, &handler, NULL, &server, NULL), COP_OK);
-    cop_server_expect(server, 100);
+    cop_server_expect_workers(server, 100);
     uint64_t before = cop_alloc_count();
     assert_int_equal(cop_server_listen(server, "tcp://127.0.0.1:0", NULL), COP_OK);
     assert_true(cop_alloc_count() - before >= 2 * 100 + 4); /* a context for each request */
