@@ -74,7 +74,7 @@ cop_err image_create(const char *name, uint64_t values_max, cop_image *image, co
 int image_orientation(const void *exif, size_t size);
 /* Turns the image upright; `orientation` is EXIF's, 1 to 8. After an error (LIMIT, NO_MEMORY) the
  * image is unchanged. */
-cop_err image_turn(const char *name, cop_image *image, int orientation, cop_error *error);
+cop_err image_rotate_upright(const char *name, cop_image *image, int orientation, cop_error *error);
 /* Stores row `row` of the image: copies the values of its pixels, which are interleaved
  * (RGBRGB...), to the planes of the channels. */
 void image_put_row(cop_image *image, int32_t row, const uint8_t *interleaved);

@@ -42,7 +42,8 @@ int image_orientation(const void *exif, size_t size) {
     return 1;
 }
 
-cop_err image_turn(const char *name, cop_image *image, int orientation, cop_error *error) {
+cop_err image_rotate_upright(const char *name, cop_image *image, int orientation,
+                             cop_error *error) {
     const bool swap = orientation >= 5;
     const bool flip_y =
         orientation == 3 || orientation == 4 || orientation == 6 || orientation == 7;

@@ -75,7 +75,7 @@ static cop_err decode(reader *r, cop_image *out, cop_error *error) {
     }
     const int orientation = find_orientation(j);
     jpeg_finish_decompress(j); /* frees the markers */
-    return image_turn(r->file->name, out, orientation, error);
+    return image_rotate_upright(r->file->name, out, orientation, error);
 }
 
 static cop_err guarded(reader *r, cop_image *out, cop_error *error) {

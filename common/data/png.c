@@ -99,7 +99,7 @@ static cop_err decode(reader *r, cop_image *out, cop_error *error) {
         for (uint32_t y = 0; y < height; y++) png_read_row(r->png, r->rows + y * stride, NULL);
     png_read_end(r->png, r->info);
     for (uint32_t y = 0; y < height; y++) image_put_row(out, (int32_t)y, r->rows + y * stride);
-    return image_turn(r->file->name, out, find_orientation(r), error);
+    return image_rotate_upright(r->file->name, out, find_orientation(r), error);
 }
 
 static cop_err guarded(reader *r, cop_image *out, cop_error *error) {
