@@ -46,7 +46,7 @@ static cop_err read_counts(const char *text, uint32_t *counts, uint32_t *count, 
 static cop_err read_members(cli_ensemble *v, cop_error *error) {
     const cli_options *o = v->options;
     v->average = COP_AVERAGE_ARITHMETIC;
-    if (o->average && !cop_average_read(o->average, &v->average))
+    if (o->average && !cop_average_parse(o->average, &v->average))
         return cop_fail(error, COP_ERR_USAGE,
                         "--average is \"%s\": expected arithmetic, geometric or weight-scaling",
                         o->average);

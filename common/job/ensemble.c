@@ -12,7 +12,7 @@ static const char *const names[] = {
     [COP_AVERAGE_GEOMETRIC] = "geometric",
 };
 
-bool cop_average_read(const char *name, cop_average *out) {
+bool cop_average_parse(const char *name, cop_average *out) {
     for (size_t i = 0; i < sizeof names / sizeof *names; i++) {
         if (strcmp(name, names[i]) != 0) continue;
         *out = (cop_average)i;

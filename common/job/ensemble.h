@@ -10,8 +10,8 @@
  * network once, with scaled weights. */
 #define COP_AVERAGE_WEIGHT_SCALING ((cop_average)0)
 /* Reads "arithmetic", "geometric" or "weight-scaling". Returns false for any other name. */
-bool cop_average_read(const char *name, cop_average *out);
-/* The name of an average, as cop_average_read reads it. Static. */
+bool cop_average_parse(const char *name, cop_average *out);
+/* The name of an average, as cop_average_parse reads it. Static. */
 const char *cop_average_name(cop_average average);
 
 /* A job, and the name that errors give it ("job 7", or a path). */

@@ -61,7 +61,7 @@ static const char *read_request(const Coppice__Api__StartEvaluationRequest *r,
     if (!r->models && r->n_jobs > 1) return "several jobs require `models`";
     e->plain = !r->average || !*r->average;
     e->each_model = r->models;
-    if (!e->plain && !cop_average_read(r->average, &e->average)) return "unknown average";
+    if (!e->plain && !cop_average_parse(r->average, &e->average)) return "unknown average";
     if (r->models && !e->average) return "models require an average of members";
     if ((problem = problem_with_counts(r, e->average != COP_AVERAGE_WEIGHT_SCALING)))
         return problem;
