@@ -146,6 +146,6 @@ cop_err cop_tls_create_folder(const char *folder, const cop_tls_issue *issues, i
 /* Adds a certificate to such a folder, issued by the folder's CA. EXISTS: the folder already has
  * one of its files. NOT_FOUND, INPUT and others: the CA's files cannot be read or used. USAGE: the
  * role, the name, a host or the number of days is not valid. */
-cop_err cop_tls_add(const char *folder, const cop_tls_issue *issue, cop_error *error);
+cop_err cop_tls_add_certificate(const char *folder, const cop_tls_issue *issue, cop_error *error);
 
 #endif

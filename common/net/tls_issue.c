@@ -313,7 +313,7 @@ static cop_err read_ca(const char *folder, key_pair *out, cop_error *error) {
     return cop_fail(error, COP_ERR_INPUT, "%s: ca.key is not the key of ca.pem", folder);
 }
 
-cop_err cop_tls_add(const char *folder, const cop_tls_issue *issue, cop_error *error) {
+cop_err cop_tls_add_certificate(const char *folder, const cop_tls_issue *issue, cop_error *error) {
     key_pair ca = {0};
     COP_TRY(check_issue(issue, error));
     cop_err e = read_ca(folder, &ca, error);

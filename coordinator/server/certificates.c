@@ -62,7 +62,7 @@ static cop_err add(const coord_certificates *c, const char *request, const char 
                         request);
     snprintf(role, sizeof role, "%.*s", (int)(colon - request), request);
     const cop_tls_issue issue = {role, colon + 1, hosts, days};
-    COP_TRY(cop_tls_add(c->folder, &issue, error));
+    COP_TRY(cop_tls_add_certificate(c->folder, &issue, error));
     cop_tls_issue_stem(&issue, stem);
     printf("%s/%s.pem, %s.key\n", c->folder, stem, stem);
     return COP_OK;

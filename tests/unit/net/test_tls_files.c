@@ -125,7 +125,7 @@ static void test_existing_certificates_are_not_overwritten(void **state) {
     cop_error error = {0};
     X509 *before = read_certificate(path_of("ours", "worker.pem"));
     assert_int_equal(cop_tls_create_folder(folder, &again, 1, &error), COP_ERR_EXISTS);
-    assert_int_equal(cop_tls_add(folder, &again, &error), COP_ERR_EXISTS);
+    assert_int_equal(cop_tls_add_certificate(folder, &again, &error), COP_ERR_EXISTS);
     assert_non_null(strstr(error.text, "worker.key already exists"));
     X509 *after = read_certificate(path_of("ours", "worker.pem"));
     assert_int_equal(X509_cmp(before, after), 0);
@@ -134,7 +134,7 @@ static void test_existing_certificates_are_not_overwritten(void **state) {
     /* If a certificate exists without its key, no new key is left behind. */
     assert_int_equal(rename(path_of("ours", "client.key"), path_of("ours", "kept")), 0);
     const cop_tls_issue client = {"client", "client", NULL, 1};
-    assert_int_equal(cop_tls_add(folder, &client, &error), COP_ERR_EXISTS);
+    assert_int_equal(cop_tls_add_certificate(folder, &client, &error), COP_ERR_EXISTS);
     assert_false(cop_file_exists(path_of("ours", "client.key")));
     assert_int_equal(rename(path_of("ours", "kept"), path_of("ours", "client.key")), 0);
 }
@@ -159,13 +159,13 @@ static void test_certificate_names_are_checked(void **state) {
     cop_error error = {0};
     for (size_t i = 0; i < sizeof bad / sizeof *bad; i++) {
         const cop_tls_issue issue = {"worker", bad[i], NULL, 1};
-        assert_int_equal(cop_tls_add(folder, &issue, &error), COP_ERR_USAGE);
+        assert_int_equal(cop_tls_add_certificate(folder, &issue, &error), COP_ERR_USAGE);
     }
     const cop_tls_issue role = {"root", "x", NULL, 1};
-    assert_int_equal(cop_tls_add(folder, &role, &error), COP_ERR_USAGE);
+    assert_int_equal(cop_tls_add_certificate(folder, &role, &error), COP_ERR_USAGE);
     const char *const hosts[] = {"good.example", "bad,DNS:evil", NULL};
     const cop_tls_issue issue = {"coordinator", "x", hosts, 1};
-    assert_int_equal(cop_tls_add(folder, &issue, &error), COP_ERR_USAGE);
+    assert_int_equal(cop_tls_add_certificate(folder, &issue, &error), COP_ERR_USAGE);
     assert_non_null(strstr(error.text, "bad,DNS:evil"));
 }
 
