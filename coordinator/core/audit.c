@@ -239,7 +239,7 @@ static void need_more_votes(coord_core *core, core_job *job, int index, uint64_t
     job->counts.disputed += dispute;
     if (dispute || doubt)
         core_report(core, job->info.job, false, "%s: %s; computed again",
-                    audit_name_block(job, b, block),
+                    audit_describe_block(job, b, block),
                     dispute ? "two results differ" : "a value is not finite");
     round_await_votes(&job->round, index, b->votes + 1 > b->needs ? b->votes + 1 : b->needs);
     bool nobody = b->state == ROUND_PENDING && is_only_identity(core, job, b->vote[0].identity);
@@ -271,7 +271,7 @@ static void ask_coordinator(coord_core *core, core_job *job, int index, uint64_t
     core_report(
         core, job->info.job, false,
         "%s: more than one worker computed a non-finite value; the coordinator computes the block",
-        audit_name_block(job, b, block));
+        audit_describe_block(job, b, block));
     round_await_votes(&job->round, index, b->votes + 1 > b->needs ? b->votes + 1 : b->needs);
     audit_recompute(core, job, index, now);
 }

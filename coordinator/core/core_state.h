@@ -400,7 +400,7 @@ void audit_init_worker(coord_core *core, core_worker *worker);
  * Moves the worker on in its window. */
 bool audit_selects(coord_core *core, const core_job *job, core_worker *worker);
 /* Writes a description of the block for log lines into `out`; returns `out`. */
-const char *audit_name_block(const core_job *job, const round_block *block, char out[96]);
+const char *audit_describe_block(const core_job *job, const round_block *block, char out[96]);
 /* Call when an audit has confirmed a result of this identity. */
 void audit_note_confirmed(core_job *job, uint64_t identity);
 /* Call when the vote `right` has refuted the vote `wrong` on the block. The worker gets a strike if

@@ -258,7 +258,7 @@ static void report_again(coord_core *core, const core_job *job, const round_bloc
                          const core_worker *w) {
     char name[96];
     core_report(core, job->info.job, true, "%s are leased again, to worker %s",
-                audit_name_block(job, b, name), w->name);
+                audit_describe_block(job, b, name), w->name);
 }
 
 /* What a worker is given. */

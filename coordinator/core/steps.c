@@ -291,7 +291,7 @@ static void report_bad(coord_core *core, const core_job *job, const round_block 
                        const char *what) {
     char name[96];
     core_report(core, job->info.job, false, "%s: %s; computed again",
-                audit_name_block(job, b, name), what);
+                audit_describe_block(job, b, name), what);
 }
 
 /* Are the kind and the step of the result those of this round? */

@@ -128,13 +128,13 @@ bool audit_suspect_weights(coord_core *core, core_job *job, const round_block *b
         core, job->info.job, false,
         "%s: a value is not finite; the steps since a checkpoint are repeated with all blocks "
         "audited, because a wrong result may be the cause",
-        audit_name_block(job, b, block));
+        audit_describe_block(job, b, block));
     /* The current weights may be wrong, and so may a checkpoint of them: return to an older one. */
     jobs_roll_back(core, job, job->step - 1);
     return true;
 }
 
-const char *audit_name_block(const core_job *job, const round_block *b, char out[96]) {
+const char *audit_describe_block(const core_job *job, const round_block *b, char out[96]) {
     const coord_round *r = &job->round;
     const uint32_t samples = r->members ? round_slice_first(r, b) : b->first;
     if (r->members)
@@ -205,7 +205,7 @@ void audit_punish(coord_core *core, const core_job *job, const round_block *b,
     describe(wrong, theirs);
     describe(right, ours);
     snprintf(text, sizeof text, "job %llu, %s: %s; %s computed %s",
-             (unsigned long long)job->info.job, audit_name_block(job, b, block), theirs,
+             (unsigned long long)job->info.job, audit_describe_block(job, b, block), theirs,
              right->worker == COORD_SELF ? "the coordinator" : "another", ours);
     bool strike = !wrong->finite && right->finite;
     bool enough = strike && w && add_strike(core, job->info.job, w);
