@@ -72,7 +72,7 @@ static cop_err read_input(const cli_options *o, const cop_job *job, cop_data_sam
     char *bytes;
     size_t size;
     *out = (cop_data_samples){0};
-    cop_job_form(job, &form);
+    cop_job_sample_form(job, &form);
     if (strcmp(o->input, "-") == 0) {
         COP_TRY(cop_file_read_stream(STDIN_FILENO, "standard input", COP_INPUT_STREAM_MAX, &bytes,
                                      &size, error));

@@ -9,7 +9,7 @@
 
 /* ---- data ---- */
 
-void cop_job_form(const cop_job *job, cop_data_form *out) {
+void cop_job_sample_form(const cop_job *job, cop_data_form *out) {
     const Coppice__Pinned *p = job->message->pinned;
     const Coppice__Data *d = job->message->data;
     COP_ASSERT(p->n_input >= 1 && p->n_input <= sizeof out->dims / sizeof *out->dims);
@@ -31,7 +31,7 @@ cop_err cop_job_check_data(const cop_job *job, const cop_data *data, cop_error *
     const cop_data_part *part = &data->train; /* the test part has the same form */
     cop_data_form form;
     char wanted[64], found[64];
-    cop_job_form(job, &form);
+    cop_job_sample_form(job, &form);
     bool fits = part->type == form.type && part->rank == form.rank &&
                 part->stride == job->sample_stride && data->classes == form.classes;
     for (int32_t d = 0; fits && d < form.rank; d++) fits = part->dims[d] == form.dims[d];

@@ -56,7 +56,7 @@ cop_buffer *cop_job_pack(const cop_job *job);
  * how to read files of data (data.drop, data.resize, data.layout). */
 cop_buffer *cop_job_pack_for_workers(const cop_job *job);
 /* The form of the samples that the job's model takes. */
-void cop_job_form(const cop_job *job, cop_data_form *out);
+void cop_job_sample_form(const cop_job *job, cop_data_form *out);
 /* Checks that the job's model can take these data, which need not be the data that the job is
  * pinned to. The type and shape of the samples and the number of classes must agree. Fails with
  * INPUT if they differ; the error names both sides. Call this, or cop_job_view, before a model gets
