@@ -32,7 +32,7 @@ static const char *keep_source(const cop_reader *r, const mark *newest) {
     return cop_proto_strdup(r->root, r->source);
 }
 
-void cop_marks_add(const cop_reader *r, const cop_field_path *p, const yaml_node_t *node) {
+void cop_reader_record_line(const cop_reader *r, const cop_field_path *p, const yaml_node_t *node) {
     COP_ASSERT(node != NULL || !r->lines);
     const mark *newest = cop_proto_attachment(r->root);
     mark *m = cop_proto_alloc(r->root, sizeof *m);
@@ -94,7 +94,7 @@ static cop_err read_job(const cop_reader *r, Coppice__Job **out) {
     if (!root)
         return cop_fail(r->error, COP_ERR_INPUT, "%s is empty: expected a job (see examples/)",
                         r->source);
-    cop_marks_add(r, &top, root);
+    cop_reader_record_line(r, &top, root);
     COP_TRY(cop_reader_message(r, root, &coppice__job__descriptor, &top, &job));
     *out = (Coppice__Job *)job;
     cop_document_set_legacy_split(*out);

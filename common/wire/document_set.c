@@ -85,7 +85,7 @@ static cop_err step_inside(setter *s, place *at) {
         inner = cop_reflect_new(s->reader.root, at->field->descriptor);
         if (!inner) return cop_reader_no_memory(&s->reader);
         *(cop_proto **)cop_reflect_put(at->message, at->field) = inner;
-        cop_marks_add(&s->reader, &at->path, NULL);
+        cop_reader_record_line(&s->reader, &at->path, NULL);
     }
     COP_ASSERT(inner->descriptor == at->field->descriptor);
     *at = (place){.message = inner, .path = at->path};
@@ -116,7 +116,7 @@ static cop_err assign(const setter *s, const place *at, const yaml_node_t *node)
     COP_TRY(cop_reader_message(&s->reader, node, at->field->descriptor, &at->path, &item));
     cop_proto **items = (cop_proto **)(uintptr_t)cop_reflect_at(at->message, at->field, at->index);
     *items = item;
-    cop_marks_add(&s->reader, &at->path, node);
+    cop_reader_record_line(&s->reader, &at->path, node);
     return COP_OK;
 }
 

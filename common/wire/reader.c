@@ -128,7 +128,7 @@ static cop_err read_scalar(const cop_reader *r, const yaml_node_t *node, const s
 
 /* Reads the value of a field that is not repeated, or one item of a repeated field. */
 static cop_err read_one(const cop_reader *r, const yaml_node_t *node, const slot *to) {
-    cop_marks_add(r, to->path, node);
+    cop_reader_record_line(r, to->path, node);
     if (to->field->type != PROTOBUF_C_TYPE_MESSAGE) return read_scalar(r, node, to);
     *(cop_proto **)to->at = NULL;
     return cop_reader_message(r, node, to->field->descriptor, to->path, to->at);
@@ -146,7 +146,7 @@ static cop_err read_list(const cop_reader *r, const yaml_node_t *node, const cop
         return cop_reader_fail(r, node, "%s has %zu items: expected 1 to %zu", p->text, count, max);
     char *items = cop_proto_alloc(r->root, count * size);
     if (!items) return cop_reader_no_memory(r);
-    cop_marks_add(r, p, node);
+    cop_reader_record_line(r, p, node);
     for (size_t i = 0; i < count; i++) {
         cop_field_path item = cop_field_path_item(p, i);
         const slot to = {field, row, &item, items + i * size};

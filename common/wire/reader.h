@@ -109,7 +109,7 @@ bool cop_yaml_is_null(const yaml_node_t *node);
 
 /* Records that the field at p was read from `node` (document.c). `node` may be NULL if r->lines is
  * false. If memory runs out, nothing is recorded, and this is not an error. */
-void cop_marks_add(const cop_reader *r, const cop_field_path *p, const yaml_node_t *node);
+void cop_reader_record_line(const cop_reader *r, const cop_field_path *p, const yaml_node_t *node);
 
 /* Appends the value at `at`, which has the type of the field, to *out: as JSON if `json` is true,
  * otherwise as YAML (document_print.c). */
