@@ -120,10 +120,10 @@ static cop_err lay_out_sheet(const cli_sheet *s, layout *out, cop_error *error) 
     return COP_OK;
 }
 
-static void paint_text(cairo_t *to, const char *text, bool strong, double x, double y) {
+static void paint_text(cairo_t *to, const char *text, bool bold, double x, double y) {
     cairo_set_source_rgb(to, 0, 0, 0);
     cairo_select_font_face(to, "sans-serif", CAIRO_FONT_SLANT_NORMAL,
-                           strong ? CAIRO_FONT_WEIGHT_BOLD : CAIRO_FONT_WEIGHT_NORMAL);
+                           bold ? CAIRO_FONT_WEIGHT_BOLD : CAIRO_FONT_WEIGHT_NORMAL);
     cairo_move_to(to, x, y + LINE_ROOM - 4);
     cairo_show_text(to, text);
 }
@@ -134,7 +134,7 @@ static void paint_line(cairo_t *to, const cli_caption *c, double x, double y, do
         cairo_rectangle(to, x, y + 2, width * (c->bar > 1 ? 1 : c->bar), LINE_ROOM - 3);
         cairo_fill(to);
     }
-    paint_text(to, c->text, c->strong, x + 2, y);
+    paint_text(to, c->text, c->bold, x + 2, y);
 }
 
 static void paint_cell(cairo_t *to, const cli_sheet *s, const layout *l, uint32_t index) {

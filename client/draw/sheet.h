@@ -13,8 +13,8 @@ cop_err cli_sheet_contact(const cop_data_part *part, int rows, int columns, cons
 /* One line of text below a sample. Text that is wider than its column is cut off. */
 typedef struct cli_caption {
     char text[48];
-    double bar;  /* the fraction of the line that is shaded, 0 to 1; below 0: none */
-    bool strong; /* the text is bold */
+    double bar; /* the fraction of the line that is shaded, 0 to 1; below 0: none */
+    bool bold;  /* the text is bold */
 } cli_caption;
 /* A sheet of all samples of a part, with a heading and lines of text below each sample. It is made
  * for print: black on white and grey, with sharp letters at twice the size. Borrows everything. */

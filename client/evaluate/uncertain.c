@@ -112,7 +112,7 @@ static void name_sample(const cli_predictions *p, uint32_t sample, cli_caption *
         snprintf(line->text, sizeof line->text, "%.30s%s", p->samples->names[sample], label);
     else
         snprintf(line->text, sizeof line->text, "#%u%s", sample, label);
-    line->strong = true;
+    line->bold = true;
 }
 
 static void write_class_lines(const cli_predictions *p, const cli_prediction *r,
@@ -123,7 +123,7 @@ static void write_class_lines(const cli_predictions *p, const cli_prediction *r,
         snprintf(lines[1 + i].text, sizeof lines[1].text, "%s   %.3f",
                  cli_class_text(p, r->shown[i].index, name, sizeof name), r->shown[i].value);
         lines[1 + i].bar = r->shown[i].value;
-        lines[1 + i].strong = i == 0;
+        lines[1 + i].bold = i == 0;
     }
     cli_caption *last = &lines[1 + CLI_SHOWN];
     if (p->members)
