@@ -32,7 +32,7 @@ typedef struct evaluation {
     uint32_t threads;
     /* The mutex guards the fields from `done` to `failure`. */
     uv_mutex_t mutex;
-    uv_cond_t turn;
+    uv_cond_t slice_advanced;
     uint32_t done;     /* number of blocks added so far */
     uint32_t *reached; /* [slice_count]: number of members added so far */
     cop_ensemble_figures figures[COP_ENSEMBLE_COUNTS_MAX];
@@ -118,7 +118,8 @@ static void add(evaluation *v, const runner *r, uint32_t block) {
                    first = block / v->slice_count * v->block_members;
     const uint32_t left = v->members - first,
                    count = left < v->block_members ? left : v->block_members;
-    while (v->reached[slice] != first && !v->failure.code) uv_cond_wait(&v->turn, &v->mutex);
+    while (v->reached[slice] != first && !v->failure.code)
+        uv_cond_wait(&v->slice_advanced, &v->mutex);
     if (v->failure.code) return;
     uv_mutex_unlock(&v->mutex); /* this thread owns the slice until it advances `reached` */
     const bool finite = cop_ensemble_slices_add(v->slices, slice, count, r->outputs);
@@ -131,7 +132,7 @@ static void add(evaluation *v, const runner *r, uint32_t block) {
                  "the model has diverged: an output of members %u to %u on samples from %u is not "
                  "finite",
                  first, first + count - 1, slice * COP_EVAL_SLICE);
-    uv_cond_broadcast(&v->turn);
+    uv_cond_broadcast(&v->slice_advanced);
     if (finite) print_ready_rows(v);
 }
 
@@ -153,7 +154,7 @@ static void run_block(cop_task *task, int thread, int part) {
         add(v, r, block);
     else if (!v->failure.code)
         v->failure = error;
-    if (e) uv_cond_broadcast(&v->turn);
+    if (e) uv_cond_broadcast(&v->slice_advanced);
     uv_mutex_unlock(&v->mutex);
 }
 
@@ -162,7 +163,7 @@ static cop_err run_threads(evaluation *v, cop_error *error) {
     v->runner = cop_alloc_array(v->threads, sizeof *v->runner);
     if (!v->runner) return cop_no_memory(error);
     uv_mutex_init(&v->mutex);
-    uv_cond_init(&v->turn);
+    uv_cond_init(&v->slice_advanced);
     /* If the threads cannot be started, the calling thread computes everything. */
     if (v->threads > 1)
         (void)cop_thread_pool_create((int)v->threads - 1, cop_compute_thread_init, &pool, NULL);
@@ -175,7 +176,7 @@ static cop_err run_threads(evaluation *v, cop_error *error) {
         cop_free(v->runner[i].outputs);
     }
     cop_free(v->runner);
-    uv_cond_destroy(&v->turn);
+    uv_cond_destroy(&v->slice_advanced);
     uv_mutex_destroy(&v->mutex);
     if (v->failure.code && error) *error = v->failure;
     return v->failure.code;
