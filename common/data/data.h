@@ -50,10 +50,10 @@ typedef struct cop_data {
     int32_t classes; /* number of classes */
     cop_data_part train;
     cop_data_part test;
-    unsigned char digest[32]; /* SHA-256 of the pack */
-    cop_buffer *pack;         /* the bytes that samples and labels of both parts point into */
-    atomic_uint others;       /* number of references minus 1 */
-    char **class_names;       /* [classes]; NULL if classes have numbers only */
+    unsigned char digest[32];     /* SHA-256 of the pack */
+    cop_buffer *pack;             /* the bytes that samples and labels of both parts point into */
+    atomic_uint extra_references; /* number of references minus 1 */
+    char **class_names;           /* [classes]; NULL if classes have numbers only */
 } cop_data;
 
 /* Writes type and shape of a sample into `out`, such as "u8 (1, 28, 28)", and returns `out`. */

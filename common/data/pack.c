@@ -126,7 +126,7 @@ cop_err pack_create(const char *name, int32_t classes, const pack_part parts[2],
 
 void pack_finish(cop_data *data, int32_t classes) {
     COP_ASSERT(classes >= 1 && classes <= COP_CLASSES_MAX);
-    COP_ASSERT(atomic_load(&data->others) == 0); /* the set is not shared yet */
+    COP_ASSERT(atomic_load(&data->extra_references) == 0); /* the set is not shared yet */
     data->classes = classes;
     cop_store_u32((char *)data->pack->data + CLASSES_AT, (uint32_t)classes);
     cop_sha256_of(data->pack->data, data->pack->size, data->digest);
@@ -357,16 +357,16 @@ cop_err cop_data_save_pack(const cop_data *data, const char *path, cop_error *er
 
 cop_data *cop_data_hold(cop_data *data) {
     COP_ASSERT(data != NULL);
-    atomic_fetch_add(&data->others, 1);
+    atomic_fetch_add(&data->extra_references, 1);
     return data;
 }
 
 unsigned cop_data_references(const cop_data *data) {
-    return atomic_load(&data->others) + 1;
+    return atomic_load(&data->extra_references) + 1;
 }
 
 void cop_data_destroy(cop_data *data) {
-    if (!data || atomic_fetch_sub(&data->others, 1) > 0) return;
+    if (!data || atomic_fetch_sub(&data->extra_references, 1) > 0) return;
     cop_buffer_release(data->pack);
     cop_free(data->class_names);
     cop_free(data);

@@ -59,7 +59,7 @@ cop_err pack_narrow(cop_data *data, cop_error *error) {
         return COP_OK;
     COP_TRY(convert_set(data, COP_DATA_U8, &bytes, error));
     cop_buffer *floats = data->pack;
-    COP_ASSERT(atomic_load(&data->others) == 0); /* the set is not shared yet */
+    COP_ASSERT(atomic_load(&data->extra_references) == 0); /* the set is not shared yet */
     data->pack = bytes->pack;
     data->train = bytes->train;
     data->test = bytes->test;
