@@ -138,7 +138,7 @@ def test_client_folders_include_only_allowed_folders(root, tracked):
 
 # Headers that decision code may include: none that gives access to a clock, a file, a thread, a socket or the log.
 PURE = {"assert", "stdarg", "stdbool", "stddef", "stdint", "stdio", "stdlib", "string", "math", "inttypes"}
-PURE_BASE = {"alloc", "bytes", "err", "hash", "injected_bugs", "limits", "shards", "whole"}
+PURE_BASE = {"alloc", "bytes", "err", "hash", "injected_bugs", "limits", "shards", "saturate"}
 CORES = {"coordinator/core": r"coordinator/core/\w+\.[ch]", "worker/agent": r"worker/agent\w*\.[ch]"}
 CONTACT = re.compile(r"\b(fopen|fread|fwrite|fprintf|printf|puts|fputs|remove|rename|tmpfile|getenv|system|exit|rand|srand)\s*\(")
 
