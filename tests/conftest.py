@@ -86,6 +86,12 @@ def program():
 
 
 @pytest.fixture(scope="session")
+def sanitized(program):
+    """Are the programs built with AddressSanitizer? Then they are about ten times slower, and tests take smaller samples."""
+    return b"__asan_init" in pathlib.Path(program("coppice")).read_bytes()
+
+
+@pytest.fixture(scope="session")
 def arm64(root):
     """arm64(name): the command that runs a program of the arm64 build under qemu. Builds it if necessary."""
     needs.check_program("qemu-aarch64", "aarch64-linux-gnu-gcc")

@@ -82,9 +82,9 @@ def test_memory_of_another_process_namespace_is_not_found(cluster, small, digest
 
 
 @pytest.mark.asan
-def test_killed_and_stopped_workers_change_nothing(cluster, small, digest):
+def test_killed_and_stopped_workers_change_nothing(cluster, small, digest, sanitized):
     """One worker is killed while it writes its gradient, another is stopped and writes after others have computed its block."""
-    job = small(20000)
+    job = small(4000 if sanitized else 20000)  # longer than it takes to give up a worker
     pool = cluster("ipc")
     for name in ("a", "b", "c"):
         pool.worker(name)
@@ -103,9 +103,9 @@ def test_killed_and_stopped_workers_change_nothing(cluster, small, digest):
 
 
 @pytest.mark.asan
-def test_killed_coordinator_leaves_nothing(cluster, small, digest):
+def test_killed_coordinator_leaves_nothing(cluster, small, digest, sanitized):
     before = set(os.listdir("/dev/shm")) if os.path.isdir("/dev/shm") else set()
-    job = small(12000)
+    job = small(2000 if sanitized else 12000)
     pool = cluster("ipc")
     for name in ("a", "b"):
         pool.worker(name)

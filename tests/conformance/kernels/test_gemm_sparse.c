@@ -97,6 +97,17 @@ static int keep(int k, int percent, uint32_t *random, int *kept, int *blocks, in
     return count;
 }
 
+/* True if this product is left out: in the build with ASan, where each takes seconds on the
+ * baseline kernels, these compute only the small ones. */
+static bool takes_too_long(const cop_kernels *kernels, int m, int n, int k) {
+#ifdef __SANITIZE_ADDRESS__
+    return strcmp(kernels->name, "baseline") == 0 && (int64_t)m * n * k > 6000000;
+#else
+    (void)kernels, (void)m, (void)n, (void)k;
+    return false;
+#endif
+}
+
 /* ---- blocks ---- */
 
 /* A product of only the kept members equals the product with zeros for the others. */
@@ -145,7 +156,8 @@ static void thin_shapes(const cop_kernels *kernels) {
         {200, 1008, 513, 50}, {300, 40, 2050, 60}, {13, 32, 257, 1},    {70, 64, 700, 0},
     };
     for (size_t s = 0; s < sizeof shapes / sizeof shapes[0]; s++)
-        thin_check(kernels, shapes[s][0], shapes[s][1], shapes[s][2], shapes[s][3]);
+        if (!takes_too_long(kernels, shapes[s][0], shapes[s][1], shapes[s][2]))
+            thin_check(kernels, shapes[s][0], shapes[s][1], shapes[s][2], shapes[s][3]);
 }
 
 static void test_kept_members_give_the_bits_of_the_full_product(void **state) {
@@ -199,7 +211,8 @@ static void sparse_cases(const cop_kernels *kernels) {
         {1, 64, 300, 10, 0, false, false, false},     {128, 3, 300, 10, 0, false, false, false},
     };
     for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++)
-        assert_true(sparse_check(kernels, &cases[i]) == cases[i].runs);
+        if (!takes_too_long(kernels, cases[i].m, cases[i].n, cases[i].k))
+            assert_true(sparse_check(kernels, &cases[i]) == cases[i].runs);
 }
 
 static void test_skipping_zeros_does_not_change_the_bits(void **state) {
@@ -385,7 +398,8 @@ static void left_cases(const cop_kernels *kernels) {
         {64, 10, 64, 25, 4, false, false, false},    {64, 128, 4, 25, 2, false, false, false},
     };
     for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++)
-        assert_true(left_check(kernels, &cases[i]) == cases[i].runs);
+        if (!takes_too_long(kernels, cases[i].m, cases[i].n, cases[i].k))
+            assert_true(left_check(kernels, &cases[i]) == cases[i].runs);
 }
 
 static void test_skipping_zeros_of_gradients_does_not_change_the_bits(void **state) {

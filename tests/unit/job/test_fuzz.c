@@ -20,7 +20,7 @@
 #undef LLVMFuzzerTestOneInput
 
 #ifdef __SANITIZE_ADDRESS__ /* slow; the fuzz stage feeds more inputs to the same targets */
-#    define ROUNDS 10000
+#    define ROUNDS 4000
 #else
 #    define ROUNDS 30000
 #endif
