@@ -408,7 +408,7 @@ static void sgd_check(const cop_kernels *kernels, const sgd_case *t, bool in_pla
                  .w_out = expected,
                  .velocity = t->momentum != 0 ? expected_v : NULL,
                  .cols = t->cols,
-                 .batch = 100.0f,
+                 .batch = in_place ? 128.0f : 100.0f, /* a power of two, and another number */
                  .rate = 0.1f,
                  .momentum = t->momentum,
                  .weight_decay = t->weight_decay,
@@ -487,7 +487,7 @@ static void test_sgd_keeps_subnormal_velocities(void **state) {
                          .w_out = expected,
                          .velocity = expected_v,
                          .cols = COLS,
-                         .batch = 100,
+                         .batch = m % 3 ? 100 : 64,
                          .rate = m % 2 ? 1.0f : 0.05f,
                          .momentum = momenta[m]};
             memcpy(expected_v, v, sizeof v);
