@@ -193,11 +193,13 @@ static void run_note(coord_engine *engine, const coord_action *action, const cha
     } else {
         note_metrics(run, action, p);
     }
-    signal_change(run);
+    /* coord_run_tick reports steps: waking a thread after each would take longer than a short
+     * step. */
+    if (action->type != COORD_ACTION_METRICS) signal_change(run);
     uv_mutex_unlock(&run->mutex);
 }
 
-/* Does nothing, because run_note and coord_run_tick signal all changes. */
+/* Does nothing, because run_note and coord_run_tick signal the changes. */
 static void run_changed(coord_engine *engine, uint64_t job) {
     (void)engine;
     (void)job;
