@@ -52,7 +52,7 @@ def test_seeds_that_failed_once_pass(sim, seed):
 
 def test_a_failure_is_shortened_and_its_command_replays_it(sim):
     """For a bug that needs a crash, only few faults remain, and these alone break the same invariant."""
-    out = sim("--plant", "FORGET_PIN", "--seeds", 1000, injected=True)
+    out = sim("--inject", "FORGET_PIN", "--seeds", 1000, injected=True)
     seed, invariant = re.search(r"^seed (\d+) breaks \"([\w-]+)\"", out, re.MULTILINE).groups()
     left, before = map(int, re.search(r"(\d+) of its (\d+) faults suffice", out).groups())
     assert 1 <= left <= 3 < before
@@ -60,7 +60,7 @@ def test_a_failure_is_shortened_and_its_command_replays_it(sim):
     assert command[:2] == ["--seed", seed] and "--faults" in command
     again = sim(*command, injected=True)
     assert f"BROKEN {invariant}: " in again and len(re.findall(r"  FAULT ", again)) <= 2 * left  # each fault has a beginning and an end
-    spared = sim("--seed", seed, "--faults", "none", "--plant", "FORGET_PIN", status=1, injected=True)
+    spared = sim("--seed", seed, "--faults", "none", "--inject", "FORGET_PIN", status=1, injected=True)
     assert "NOT caught" in spared
 
 
@@ -82,8 +82,8 @@ def test_wrong_usage_of_sim_is_refused(sim):
     assert "examples:" in sim("--help") and "limits.workers is not enforced" in sim("--list")
     sim("--seed", "x", status=2)
     sim("--faults", "1,two", status=2)
-    sim("--plant", "all", status=2)
-    sim("--plant", "NO_SUCH", status=2, injected=True)
+    sim("--inject", "all", status=2)
+    sim("--inject", "NO_SUCH", status=2, injected=True)
 
 
 def test_core_memory_with_ten_thousand_workers(sim):

@@ -25,18 +25,18 @@ static const char usage[] =
     "  --workers N      N workers, whatever the seed decides; also --jobs N, --shards N\n"
     "  --no-faults      run without faults\n"
     "  --ensembles      evaluate ensembles alongside the jobs\n"
-    "  --plant N        inject a bug (by number or name), and find a seed that reveals it\n"
-    "  --plant all      each bug in turn\n"
+    "  --inject N       inject a bug (by number or name), and find a seed that reveals it\n"
+    "  --inject all     each bug in turn\n"
     "  --list           list the bugs that can be injected, and the kinds of faults\n"
     "  --json           print figures as one line of JSON\n"
     "\n"
-    "exit status: 0 no invariant broke (with --plant: every bug was found), 1 otherwise, 2 bad "
+    "exit status: 0 no invariant broke (with --inject: every bug was found), 1 otherwise, 2 bad "
     "usage\n"
     "\n"
     "examples:\n"
     "  sim --seeds 10000\n"
     "  sim --seed 4711 --trace\n"
-    "  sim --plant all --seeds 10000\n";
+    "  sim --inject all --seeds 10000\n";
 
 #define FAILURES_MAX 10 /* run_many stops after this many failures */
 
@@ -97,7 +97,7 @@ static void report(const sim_options *options, const sim_result *first) {
     o.only_count = count;
     sim_run(&o, &r);
     printf("  %s\n  replay: ./dev sim --seed %llu", r.text, (unsigned long long)o.seed);
-    if (o.bug) printf(" --plant %u", o.bug);
+    if (o.bug) printf(" --inject %u", o.bug);
     if (o.workers) printf(" --workers %u", o.workers);
     if (o.jobs) printf(" --jobs %u", o.jobs);
     if (o.shards) printf(" --shards %u", o.shards);
@@ -205,7 +205,7 @@ static int run_bugs(const sim_options *options, const char *which, uint64_t seed
         if (strcmp(bug_names[p], which) == 0) number = p;
     if (!every && !number &&
         (!cop_parse_u64(which, &number) || !number || number >= COP_BUG_COUNT)) {
-        fprintf(stderr, "sim: --plant \"%s\": expected all, 1 to %d, or a name (sim --list)\n",
+        fprintf(stderr, "sim: --inject \"%s\": expected all, 1 to %d, or a name (sim --list)\n",
                 which, COP_BUG_COUNT - 1);
         return 2;
     }
@@ -264,7 +264,7 @@ typedef struct arguments {
     uint64_t seeds, from, seed;
     double hours;
     bool one, json, list, progress;
-    const char *plant;
+    const char *inject;
 } arguments;
 
 static int bad(const char *option, const char *value) {
@@ -298,7 +298,7 @@ enum {
     SHARDS,
     CALM,
     ENSEMBLES,
-    PLANT,
+    INJECT,
     LIST,
     PROGRESS,
     JSON,
@@ -344,8 +344,8 @@ static int take(arguments *a, int option, const char *text) {
     case ENSEMBLES:
         a->options.ensembles = true;
         return 0;
-    case PLANT:
-        a->plant = text;
+    case INJECT:
+        a->inject = text;
         return 0;
     case LIST:
         a->list = true;
@@ -370,7 +370,7 @@ static int parse(int argc, char **argv, arguments *a) {
                                             {"jobs", 1, NULL, JOBS},
                                             {"shards", 1, NULL, SHARDS},
                                             {"no-faults", 0, NULL, CALM},
-                                            {"plant", 1, NULL, PLANT},
+                                            {"inject", 1, NULL, INJECT},
                                             {"list", 0, NULL, LIST},
                                             {"json", 0, NULL, JSON},
                                             {"help", 0, NULL, HELP},
@@ -399,8 +399,8 @@ int main(int argc, char **argv) {
         list();
         return 0;
     }
-    if (a.plant && !a.one) return run_bugs(&a.options, a.plant, a.seeds);
-    if (a.plant) return run_bugs(&a.options, a.plant, 1);
+    if (a.inject && !a.one) return run_bugs(&a.options, a.inject, a.seeds);
+    if (a.inject) return run_bugs(&a.options, a.inject, 1);
     a.progress = a.progress || isatty(STDERR_FILENO);
     double wall = seconds_now(CLOCK_MONOTONIC), cpu = seconds_now(CLOCK_PROCESS_CPUTIME_ID);
     if (a.one)
