@@ -13,7 +13,7 @@ static unsigned long long n(uint64_t value) {
 
 static void note_pause(sim *s, uint64_t job) {
     sim_resident *r = &s->host.resident[job];
-    if (r->loading) r->paused_wish = true;
+    if (r->loading) r->pause_requested = true;
     if (r->loaded) r->pause_from = r->step + 1;
 }
 
@@ -71,7 +71,7 @@ void sim_check_before(sim *s, const coord_event *e) {
         break;
     case COORD_EVENT_JOB_RESUME:
         s->host.resident[e->job].pause_from = UINT64_MAX;
-        s->host.resident[e->job].paused_wish = false;
+        s->host.resident[e->job].pause_requested = false;
         break;
     case COORD_EVENT_JOB_CANCEL:
         COP_ASSERT(job);
@@ -279,8 +279,8 @@ static void check_rows(sim *s, uint64_t id, uint64_t step) {
 }
 
 static void after_load(sim_resident *r, sim_job *job) {
-    r->pause_from = r->paused_wish ? r->step : UINT64_MAX;
-    r->paused_wish = false;
+    r->pause_from = r->pause_requested ? r->step : UINT64_MAX;
+    r->pause_requested = false;
     memset(job->kept, 0, sizeof job->kept);
 }
 
@@ -319,14 +319,14 @@ void sim_check_acknowledged(sim *s, uint32_t client, uint64_t job) {
     s->jobs[job].acknowledged = true;
 }
 
-void sim_check_granted(sim *s, uint64_t job, coord_event_type wish) {
+void sim_check_granted(sim *s, uint64_t job, coord_event_type request) {
     sim_job *j = &s->jobs[job];
-    if (wish == COORD_EVENT_JOB_CANCEL) j->cancel_acknowledged = true;
-    if (wish == COORD_EVENT_JOB_PAUSE) j->pause_acknowledged = true;
+    if (request == COORD_EVENT_JOB_CANCEL) j->cancel_acknowledged = true;
+    if (request == COORD_EVENT_JOB_PAUSE) j->pause_acknowledged = true;
 }
 
-void sim_check_asked(sim *s, uint64_t job, coord_event_type wish) {
-    if (wish == COORD_EVENT_JOB_RESUME) s->jobs[job].pause_acknowledged = false;
+void sim_check_asked(sim *s, uint64_t job, coord_event_type request) {
+    if (request == COORD_EVENT_JOB_RESUME) s->jobs[job].pause_acknowledged = false;
 }
 
 void sim_check_died(sim *s) {
@@ -351,7 +351,7 @@ bool sim_nobody_is_left(const sim *s) {
     bool any = false;
     for (uint32_t i = 0; i < s->client_count; i++) {
         const sim_client *c = &s->clients[i];
-        if (!c->acknowledged || c->wish_count) return false;
+        if (!c->acknowledged || c->request_count) return false;
         if (s->jobs[c->job].state >= COORD_COMPLETED) continue;
         if (can_go_on(s, &s->jobs[c->job])) return false;
         any = true;
@@ -391,7 +391,7 @@ uint64_t sim_longest(const sim *s) {
 bool sim_all_done(const sim *s) {
     for (uint32_t i = 0; i < s->client_count; i++) {
         const sim_client *c = &s->clients[i];
-        if (!c->acknowledged || c->wish_count) return false;
+        if (!c->acknowledged || c->request_count) return false;
         if (s->jobs[c->job].state < COORD_COMPLETED) return false;
         if (s->store.rows[c->job].state < COORD_COMPLETED) return false;
     }

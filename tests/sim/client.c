@@ -15,14 +15,14 @@ void sim_key_of(uint64_t key, unsigned char out[16]) {
 
 /* ---- the client ---- */
 
-static uint32_t who_of(const sim *s, uint32_t client) {
+static uint32_t identity_of(const sim *s, uint32_t client) {
     return s->worker_count + client;
 }
 
 static void ask_again(sim *s, uint32_t client, uint64_t delay) {
     sim_post(s, delay,
              (sim_event){.kind = SIM_CLIENT,
-                         .peer = who_of(s, client),
+                         .peer = identity_of(s, client),
                          .life = s->clients[client].party.life});
 }
 
@@ -32,30 +32,30 @@ static void ask(sim *s, uint32_t client) {
     if (c->party.link[SIM_WORK].calling) return;
     if (!c->acknowledged) {
         m.type = SIM_SUBMIT;
-    } else if (c->wish_count) {
+    } else if (c->request_count) {
         m.type = SIM_CONTROL_JOB;
-        m.control = c->wishes[0];
+        m.control = c->requests[0];
         sim_check_asked(s, c->job, m.control);
     } else {
         return;
     }
-    sim_call(s, who_of(s, client), &m, COP_CLIENT_TIMEOUT_MS * SIM_MS);
+    sim_call(s, identity_of(s, client), &m, COP_CLIENT_TIMEOUT_MS * SIM_MS);
 }
 
-void sim_client_wish(sim *s, uint32_t client, coord_event_type what) {
+void sim_client_request(sim *s, uint32_t client, coord_event_type what) {
     sim_client *c = &s->clients[client];
-    COP_ASSERT(c->wish_count <
-               sizeof c->wishes / sizeof *c->wishes); /* more than there can be faults */
-    c->wishes[c->wish_count++] = what;
+    COP_ASSERT(c->request_count <
+               sizeof c->requests / sizeof *c->requests); /* more than there can be faults */
+    c->requests[c->request_count++] = what;
     ask(s, client);
 }
 
-static void wish_granted(sim *s, uint32_t client, bool ended) {
+static void remove_request(sim *s, uint32_t client, bool ended) {
     sim_client *c = &s->clients[client];
-    coord_event_type wish = c->wishes[0];
-    memmove(c->wishes, c->wishes + 1, --c->wish_count * sizeof *c->wishes);
+    coord_event_type request = c->requests[0];
+    memmove(c->requests, c->requests + 1, --c->request_count * sizeof *c->requests);
     sim_trace(s, "client %u: granted", client);
-    if (!ended) sim_check_granted(s, c->job, wish);
+    if (!ended) sim_check_granted(s, c->job, request);
 }
 
 static void on_answer(sim *s, uint32_t client, const sim_message *m) {
@@ -64,14 +64,14 @@ static void on_answer(sim *s, uint32_t client, const sim_message *m) {
     if (m->type == SIM_FAILURE && !submitting) {
         SIM_CHECK(s, "acknowledged-stays", m->error != COP_ERR_NOT_FOUND,
                   "job %llu was acknowledged and is not known", (unsigned long long)c->job);
-        if (m->error == COP_ERR_INPUT) wish_granted(s, client, true);
+        if (m->error == COP_ERR_INPUT) remove_request(s, client, true);
     } else if (m->type == SIM_ANSWER && submitting) {
         c->acknowledged = true;
         c->job = m->job;
         sim_trace(s, "client %u: job %llu is acknowledged", client, (unsigned long long)m->job);
         sim_check_acknowledged(s, client, m->job);
     } else if (m->type == SIM_ANSWER) {
-        wish_granted(s, client, false);
+        remove_request(s, client, false);
     }
     uint64_t wait = sim_heavy(&c->party.network, SIM_SECOND, 8 * SIM_SECOND);
     ask_again(s, client, m->type == SIM_FAILURE ? wait : 0);
@@ -93,7 +93,7 @@ void sim_client_on(sim *s, sim_event *e) {
             ask_again(s, client, sim_heavy(&c->party.network, 50 * SIM_MS, 2 * SIM_SECOND));
         break;
     case SIM_CLIENT:
-        if (e->value) sim_client_wish(s, client, (coord_event_type)e->value);
+        if (e->value) sim_client_request(s, client, (coord_event_type)e->value);
         ask(s, client);
         break;
     default:

@@ -123,16 +123,16 @@ void sim_fault_do(sim *s, const sim_fault *f) {
         hit_coordinator(s, f);
         break;
     case SIM_PAUSE:
-        sim_client_wish(s, f->target, COORD_EVENT_JOB_PAUSE);
+        sim_client_request(s, f->target, COORD_EVENT_JOB_PAUSE);
         break;
     case SIM_RESUME:
-        sim_client_wish(s, f->target, COORD_EVENT_JOB_RESUME);
+        sim_client_request(s, f->target, COORD_EVENT_JOB_RESUME);
         break;
     case SIM_CANCEL:
-        sim_client_wish(s, f->target, COORD_EVENT_JOB_CANCEL);
+        sim_client_request(s, f->target, COORD_EVENT_JOB_CANCEL);
         break;
     case SIM_EVALUATE:
-        sim_client_wish(s, f->target, COORD_EVENT_JOB_EVALUATE);
+        sim_client_request(s, f->target, COORD_EVENT_JOB_EVALUATE);
         break;
     default:
         break; /* a fault that lasts: see sim_fault_on */

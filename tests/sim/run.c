@@ -68,7 +68,7 @@ static void deliver(sim *s, sim_event *e) {
 
 /* All clients resume their jobs after the last fault, because no job may stay paused for ever. */
 static void resume_all(sim *s) {
-    for (uint32_t i = 0; i < s->client_count; i++) sim_client_wish(s, i, COORD_EVENT_JOB_RESUME);
+    for (uint32_t i = 0; i < s->client_count; i++) sim_client_request(s, i, COORD_EVENT_JOB_RESUME);
 }
 
 /* True: it is too late. The latest time is PATIENCE after the last fault, or the time that the jobs

@@ -101,7 +101,7 @@ typedef enum sim_kind {
     SIM_WAITED,   /* the wait with the number `value` is over */
     SIM_BEAT,     /* time for a heartbeat */
     SIM_BOOT,     /* the worker's process starts */
-    SIM_CLIENT,   /* the client asks; value: a control request to add to its wishes, or 0 */
+    SIM_CLIENT,   /* the client asks; value: a control request to add to its requests, or 0 */
     /* Others. */
     SIM_FAULT,   /* a fault happens; value: its index in sim.faults */
     SIM_ENSEMBLE /* for the coordinator's loop; value: index of the ensemble to submit */
@@ -354,7 +354,7 @@ typedef struct sim_slot {
 typedef struct sim_resident {
     bool loaded, loading, updating;
     bool unload_wanted;    /* the job was unloaded during an update, which must end first */
-    bool paused_wish;      /* a pause was requested while the job was loading */
+    bool pause_requested;  /* a pause was requested while the job was loading */
     uint32_t spec;         /* index of its submission */
     uint32_t update_count; /* length of `slots` */
     uint64_t step, weights, momentum;
@@ -555,10 +555,10 @@ typedef struct sim_worker {
 
 typedef struct sim_client {
     sim_party party;
-    bool acknowledged;           /* the coordinator has answered its submission */
-    uint64_t job;                /* the job's number, from that answer */
-    coord_event_type wishes[64]; /* the control requests that it still has to make, in order */
-    uint32_t wish_count;
+    bool acknowledged;             /* the coordinator has answered its submission */
+    uint64_t job;                  /* the job's number, from that answer */
+    coord_event_type requests[64]; /* the control requests that it still has to make, in order */
+    uint32_t request_count;
 } sim_client;
 
 void sim_worker_boot(sim *s, uint32_t w);
@@ -566,7 +566,7 @@ void sim_worker_on(sim *s, sim_event *event);
 void sim_worker_drain(sim *s, uint32_t w);
 void sim_worker_kill(sim *s, uint32_t w, bool noticed, uint64_t comes_back);
 void sim_client_on(sim *s, sim_event *event);
-void sim_client_wish(sim *s, uint32_t client, coord_event_type what);
+void sim_client_request(sim *s, uint32_t client, coord_event_type what);
 sim_party *sim_party_of(sim *s, uint32_t peer); /* workers first, then clients */
 
 void sim_call(sim *s, uint32_t peer, const sim_message *request, uint64_t timeout);
@@ -769,12 +769,12 @@ void sim_check_loaded(sim *s, uint64_t job, sim_resident *resident, const cop_ch
 /* The client's submission was answered with this job number. */
 void sim_check_acknowledged(sim *s, uint32_t client, uint64_t job);
 /* A client makes this control request. */
-void sim_check_asked(sim *s, uint64_t job, coord_event_type wish);
+void sim_check_asked(sim *s, uint64_t job, coord_event_type request);
 /* A client's control request was answered with success. */
-void sim_check_granted(sim *s, uint64_t job, coord_event_type wish);
+void sim_check_granted(sim *s, uint64_t job, coord_event_type request);
 void sim_check_died(sim *s); /* the coordinator has died */
 void sim_check_end(sim *s);  /* the run has ended */
-/* Have all jobs and ensembles ended, are all wishes granted, and are all faults over? */
+/* Have all jobs and ensembles ended, are all requests granted, and are all faults over? */
 bool sim_all_done(const sim *s);
 /* An upper bound of the time that all jobs need, in ns. It assumes that one worker computes every
  * shard twice: the quickest worker that can do the job or, if the job is audited, the second
