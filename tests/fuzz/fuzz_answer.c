@@ -76,7 +76,7 @@ static void compute(worker_compute *c, cop_message *lease) {
     if (!result.failure[0] && result.kind != COP_LEASE_EVALUATE) FUZZ_CHECK(tensor);
     cop_message pull = {.type = COP_MESSAGE_PULL, .pull = {.result = result}};
     pull.part[COP_PART_RESULT] = tensor;
-    fuzz_judge_message(&pull); /* the result can be sent */
+    fuzz_check_message(&pull); /* the result can be sent */
     cop_message_fini(&pull);
 }
 

@@ -7,7 +7,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 static void take_frame(cop_buffer *frame) {
     cop_message message;
     if (!fuzz_decode(frame, &message)) return;
-    fuzz_judge_message(&message);
+    fuzz_check_message(&message);
     cop_message_fini(&message);
 }
 

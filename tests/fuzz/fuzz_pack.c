@@ -9,7 +9,7 @@
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 
-static void judge_part(const cop_data *data, const cop_data_part *part) {
+static void check_part(const cop_data *data, const cop_data_part *part) {
     const uint8_t *bytes = part->samples, *end = (const uint8_t *)data->pack->data;
     end += data->pack->size;
     FUZZ_CHECK(part->rank >= 1 && part->rank <= 3 && part->stride >= 1);
@@ -18,7 +18,7 @@ static void judge_part(const cop_data *data, const cop_data_part *part) {
         FUZZ_CHECK(part->labels[i] >= 0 && part->labels[i] < data->classes);
 }
 
-static void judge_file(const char *path) {
+static void check_file(const char *path) {
     cop_data *set = NULL;
     cop_error error = {0};
     if (cop_data_load_pack(path, &set, &error)) {
@@ -26,14 +26,14 @@ static void judge_file(const char *path) {
         FUZZ_CHECK(!set);
         return;
     }
-    judge_part(set, &set->train);
+    check_part(set, &set->train);
     FUZZ_CHECK(!set->class_names ||
                cop_class_names_ok((const char *const *)set->class_names, (size_t)set->classes));
     cop_data_destroy(set);
 }
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
-    judge_file(fuzz_file(0, data, size));
+    check_file(fuzz_file(0, data, size));
     cop_data *set = NULL;
     cop_error error = {0};
     cop_buffer *pack = cop_buffer_create(size);
@@ -43,8 +43,8 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
         fuzz_refused(&error);
         FUZZ_CHECK(!set && pack->references == 1);
     } else {
-        judge_part(set, &set->train);
-        judge_part(set, &set->test);
+        check_part(set, &set->train);
+        check_part(set, &set->test);
         cop_data_destroy(set);
     }
     cop_buffer_release(pack);

@@ -160,7 +160,7 @@ static void compute(cop_message *lease) {
 
 /* Checks that samples and labels of the lease have the sizes that the worker expects, and that the
  * data contain so many samples. */
-static void judge_lease(const coord_resident *r, bool test, const cop_message *lease) {
+static void check_lease(const coord_resident *r, bool test, const cop_message *lease) {
     const size_t rows = lease->part[COP_PART_LABELS]->size / sizeof(int32_t);
     const cop_data_part *part = test ? &r->data->test : &r->data->train;
     FUZZ_CHECK(lease->part[COP_PART_SAMPLES]->size == rows * r->job->sample_stride);
@@ -178,7 +178,7 @@ static void lease(coord_resident *r, bool evaluate, uint32_t first, uint32_t cou
     a.lease.first = first;
     a.lease.count = count;
     FUZZ_CHECK(!coord_resident_fill_lease(r, &a, !parts, !parts, &m));
-    judge_lease(r, evaluate && r->job->evaluate_on_test, &m);
+    check_lease(r, evaluate && r->job->evaluate_on_test, &m);
     m.lease = (cop_lease){.kind = evaluate ? COP_LEASE_EVALUATE : COP_LEASE_TRAIN,
                           .lease = 1,
                           .job = 1,

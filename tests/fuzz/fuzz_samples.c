@@ -10,7 +10,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 
 /* Reads the bytes as samples of this form. A refusal must have a message. Accepted samples must
  * have the form's type, be readable completely, and have labels within its classes. */
-static void judge_form(const cop_data_form *form, const uint8_t *data, size_t size) {
+static void check_form(const cop_data_form *form, const uint8_t *data, size_t size) {
     char *bytes = cop_alloc(size + 1);
     cop_data_samples s;
     cop_error error = {0};
@@ -47,6 +47,6 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
          .drop_count = 1,
          .class_names = names},
     };
-    for (size_t i = 0; i < sizeof forms / sizeof *forms; i++) judge_form(&forms[i], data, size);
+    for (size_t i = 0; i < sizeof forms / sizeof *forms; i++) check_form(&forms[i], data, size);
     return 0;
 }

@@ -101,7 +101,7 @@ static void say(fuzz_world *w, uint16_t type, uint8_t flags, fuzz_bytes proto, f
     if (fuzz_decode(frame, &message)) {
         fill_in(w, &w->self[flags & OTHER ? !w->newest : w->newest], &message);
         w->changed = w->changed || !is_harmless(&message);
-        fuzz_tell(w, &message);
+        fuzz_deliver(w, &message);
     }
     cop_buffer_release(frame);
 }

@@ -52,7 +52,7 @@ static inline cop_buffer *fuzz_frame(uint16_t type, fuzz_bytes proto,
 
 /* A message that was accepted, or that our own code has made, must be accepted again after
  * encoding, with the same type and with parts of the same sizes. */
-static inline void fuzz_judge_message(const cop_message *message) {
+static inline void fuzz_check_message(const cop_message *message) {
     cop_message again;
     cop_buffer *frame = cop_buffer_create(cop_codec_size(message));
     FUZZ_CHECK(frame);

@@ -50,7 +50,7 @@ static void fuzz_drop(cop_request *request) {
 
 static void fuzz_reply(cop_request *request, cop_message *message) {
     fuzz_world *w = ((fuzz_request *)request)->world;
-    fuzz_judge_message(message);
+    fuzz_check_message(message);
     if (message->type == COP_MESSAGE_WELCOME && message->welcome.worker &&
         !request->message.hello.control) {
         w->newest = !w->newest;
@@ -122,7 +122,7 @@ static void fuzz_run_loop(fuzz_world *w) {
 
 /* Delivers a message from the peer, and waits until it is handled. Owns what the message contains.
  */
-static inline void fuzz_tell(fuzz_world *w, cop_message *message) {
+static inline void fuzz_deliver(fuzz_world *w, cop_message *message) {
     w->left = false;
     w->message = message;
     fuzz_run_loop(w);
@@ -147,7 +147,7 @@ static inline void fuzz_call(fuzz_world *w, uint32_t method, fuzz_bytes body,
         FUZZ_CHECK(m.part[i]);
         if (pieces[i]->size) memcpy(m.part[i]->data, pieces[i]->at, pieces[i]->size);
     }
-    fuzz_tell(w, &m);
+    fuzz_deliver(w, &m);
 }
 
 /* Starts a coordinator with an empty state folder. It offers the data set "tiny.pack". */

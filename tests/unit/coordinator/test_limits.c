@@ -372,7 +372,7 @@ static const fuzz_self *join(void) {
                           .name = "w",
                           .arithmetic = "portable-1"};
     snprintf(m.hello.token, sizeof m.hello.token, "%s", coord_token(world.server));
-    fuzz_tell(&world, &m);
+    fuzz_deliver(&world, &m);
     assert_true(world.self[world.newest].worker > 0);
     return &world.self[world.newest];
 }
@@ -429,7 +429,7 @@ static void test_repeated_result_is_hashed_once(void **state) {
            "optimizer: {sgd: {rate: 1.0e-6}}\n");
     const fuzz_self *self = join();
     cop_message m = make_pull(self, NULL);
-    fuzz_tell(&world, &m);
+    fuzz_deliver(&world, &m);
     assert_int_equal(self->lease.kind, COP_LEASE_TRAIN);
     on_loop(block_compute_thread);
     for (int i = 0; i < TIMES; i++) {
@@ -465,11 +465,11 @@ static void test_result_of_unknown_kind_is_a_strike(void **state) {
     submit(a_job);
     const fuzz_self *self = join();
     cop_message m = make_pull(self, NULL);
-    fuzz_tell(&world, &m);
+    fuzz_deliver(&world, &m);
     for (int i = 0; i < 4 && self->lease.kind != COP_LEASE_EVALUATE; i++) {
         cop_buffer *gradient = make_bytes(world.weights_size);
         m = make_pull(self, gradient);
-        fuzz_tell(&world, &m);
+        fuzz_deliver(&world, &m);
         cop_buffer_release(gradient);
     }
     assert_int_equal(self->lease.kind, COP_LEASE_EVALUATE);

@@ -37,7 +37,7 @@ static const fuzz_self *join_as(const char *name) {
                           .arithmetic = "portable-1"};
     snprintf(m.hello.name, sizeof m.hello.name, "%s", name);
     snprintf(m.hello.token, sizeof m.hello.token, "%s", coord_token(world.server));
-    fuzz_tell(&world, &m);
+    fuzz_deliver(&world, &m);
     return &world.self[world.newest];
 }
 
@@ -73,7 +73,7 @@ static cop_message make_result(const fuzz_self *self, uint64_t segment) {
 /* Sends a PULL and waits for a lease, which may have to wait for a checkpoint. */
 static void get_lease(const fuzz_self *self, cop_message *m) {
     world.self[self - world.self].lease.kind = (cop_lease_kind)0;
-    fuzz_tell(&world, m);
+    fuzz_deliver(&world, m);
     for (int i = 0; i < 2000 && !self->lease.kind; i++) {
         cop_clock_sleep_ms(1);
         fuzz_run_loop(&world);
@@ -205,7 +205,7 @@ static void test_repeated_result_is_no_strike(void **state) {
     coord_session *s = coord_session_find(&world.server->access, self->worker);
     for (int i = 0; i < 3; i++) { /* the answer was lost, so the worker sends the PULL again */
         cop_message m = again;
-        fuzz_tell(&world, &m);
+        fuzz_deliver(&world, &m);
     }
     assert_int_equal(strikes(self), 0);
     assert_int_equal(s->taken_room, again.pull.result.segment);
@@ -347,7 +347,7 @@ static void test_shared_memory_can_be_turned_off(void **state) {
     const fuzz_self *self = join();
     cop_message m = {.type = COP_MESSAGE_PULL};
     m.pull = (cop_pull){.worker = self->worker, .session = self->session, .has_proof = true};
-    fuzz_tell(&world, &m);
+    fuzz_deliver(&world, &m);
     assert_int_equal(self->lease.weights.id, 0);
     assert_true(world.weights_size > 0);
     fuzz_leave(&world);
