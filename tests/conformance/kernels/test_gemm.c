@@ -91,10 +91,10 @@ static uint32_t bits(float x) {
 }
 
 static void assert_same(float got, float expected, const cop_gemm *g, int i, int j,
-                        const char *who) {
+                        const char *label) {
     if (bits(got) == bits(expected)) return;
-    fail_msg("%s: m %d n %d k %d segments %d: element (%d, %d) is %a, expected %a", who, g->m, g->n,
-             g->k, g->segment_count, i, j, (double)got, (double)expected);
+    fail_msg("%s: m %d n %d k %d segments %d: element (%d, %d) is %a, expected %a", label, g->m,
+             g->n, g->k, g->segment_count, i, j, (double)got, (double)expected);
 }
 
 /* All four transpositions of a product with leading dimensions lda and ldb. */
@@ -367,7 +367,7 @@ static void test_products_never_give_negative_zero(void **state) {
 /* Compares a product with long double: |error| <= (k + 2) 2^-24 sum |a b|. This bound holds for any
  * order of summation (Higham, Accuracy and Stability of Numerical Algorithms, section 3.1; the 2 is
  * for tree and bias). Underflow adds at most 2^-149 per operation. */
-static void accuracy_check(cop_gemm_fn gemm, const cop_kernels *kernels, const char *who) {
+static void accuracy_check(cop_gemm_fn gemm, const cop_kernels *kernels, const char *label) {
     static const struct large_shape shapes[] = {
         {33, 47, 300}, {7, 5, 1000}, {64, 10, 37}, {130, 64, 512}};
     for (int s = 0; s < 8; s++) {
@@ -391,7 +391,7 @@ static void accuracy_check(cop_gemm_fn gemm, const cop_kernels *kernels, const c
                 }
                 const long double bound = (k + 2) * (size * 0x1p-24L + 0x1p-149L);
                 if (!(fabsl((long double)c[i * n + j] - exact) <= bound))
-                    fail_msg("%s: m %d n %d k %d: element (%d, %d) is %a, exactly %La", who, m, n,
+                    fail_msg("%s: m %d n %d k %d: element (%d, %d) is %a, exactly %La", label, m, n,
                              k, i, j, (double)c[i * n + j], exact);
             }
         }

@@ -125,7 +125,7 @@ static void answer_fill(cop_request *request) {
     answer(request, part);
 }
 
-static void answer_who(cop_request *request) {
+static void answer_identity(cop_request *request) {
     cop_buffer *part = cop_buffer_create(sizeof(cop_peer));
     memcpy(part->data, cop_request_peer(request), sizeof(cop_peer));
     answer(request, part);
@@ -165,7 +165,7 @@ static void on_request(void *context, cop_request *request) {
         answer_fill(request);
         return;
     case ASK_WHO:
-        answer_who(request);
+        answer_identity(request);
         return;
     default:
         answer_echo(request);

@@ -29,11 +29,11 @@ static void fill(float *x, size_t count, uint32_t seed) {
 }
 
 /* Compares bit for bit; all NaNs are equal. */
-static void assert_same(const float *got, const float *expected, size_t count, const char *who) {
+static void assert_same(const float *got, const float *expected, size_t count, const char *label) {
     for (size_t i = 0; i < count; i++) {
         if (got[i] != got[i] && expected[i] != expected[i]) continue;
         if (memcmp(&got[i], &expected[i], 4) != 0)
-            fail_msg("%s: element %zu of %zu is %a, expected %a", who, i, count, (double)got[i],
+            fail_msg("%s: element %zu of %zu is %a, expected %a", label, i, count, (double)got[i],
                      (double)expected[i]);
     }
 }
