@@ -22,9 +22,9 @@ static void *allocate_and_free(void *blocks) {
 /* Returns the bytes of memory outside malloc after a thread has allocated and freed this many
  * blocks. Each call starts one thread, so the threads' stacks and arenas do not change the
  * difference of two results. */
-static long long beside_after(int blocks) {
+static long long outside_malloc_after(int blocks) {
     char path[4096];
-    long long beside;
+    long long outside_malloc;
     pthread_t thread;
     if (pthread_create(&thread, NULL, allocate_and_free, &blocks)) abort();
     pthread_join(thread, NULL);
@@ -32,17 +32,17 @@ static long long beside_after(int blocks) {
               NULL); /* long enough for heap_use.c to write two lines */
     snprintf(path, sizeof path, "%s/%ld", getenv("COPPICE_HEAP_USE"), (long)getpid());
     FILE *from = fopen(path, "r");
-    if (!from || fscanf(from, "%*s %lld", &beside) != 1) abort();
+    if (!from || fscanf(from, "%*s %lld", &outside_malloc) != 1) abort();
     fclose(from);
-    return beside;
+    return outside_malloc;
 }
 
 int main(void) {
-    const long long before = beside_after(1);
-    printf("%lld ", beside_after(BLOCKS_MOST) - before);
+    const long long before = outside_malloc_after(1);
+    printf("%lld ", outside_malloc_after(BLOCKS_MOST) - before);
     if (mmap(NULL, 4000000, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0) ==
         MAP_FAILED)
         abort();
-    printf("%lld\n", beside_after(1) - before);
+    printf("%lld\n", outside_malloc_after(1) - before);
     return 0;
 }

@@ -56,8 +56,8 @@ static void *write_on(void *file) {
         const struct mallinfo2 info = mallinfo2();
         char line[WIDTH + 1];
         const size_t given_out = info.uordblks + info.hblkhd,
-                     beside = now.writable - in_arenas - info.hblkhd;
-        snprintf(line, sizeof line, "%20zu %20zu %20zu\n", given_out, beside, now.resident);
+                     outside_malloc = now.writable - in_arenas - info.hblkhd;
+        snprintf(line, sizeof line, "%20zu %20zu %20zu\n", given_out, outside_malloc, now.resident);
         if (pwrite(fd, line, WIDTH, 0) != WIDTH) return NULL;
         nanosleep(&(struct timespec){.tv_nsec = 500000000}, NULL);
     }

@@ -10,11 +10,11 @@
 #include "common/base/err.h"
 #include "worker/worker.h"
 
-static volatile sig_atomic_t tampering_told;
+static volatile sig_atomic_t tampering_stopped;
 
 static inline void tampering_on_signal(int number) {
     (void)number;
-    tampering_told = 1;
+    tampering_stopped = 1;
 }
 
 /* Runs a worker until SIGTERM, when it finishes its lease and leaves, or until the coordinator
@@ -38,7 +38,7 @@ static inline cop_err tampering_run(const char *url, const char *name,
     COP_TRY(worker_start(&config, &worker, error));
     while (!worker_ended(worker)) {
         cop_clock_sleep_ms(20);
-        if (tampering_told) worker_drain(worker);
+        if (tampering_stopped) worker_drain(worker);
     }
     return worker_join(worker, error);
 }

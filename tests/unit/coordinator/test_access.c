@@ -421,7 +421,7 @@ static void note_watched(coord_engine *engine, coord_mail *mail) {
 }
 
 /* Makes news of the job, which answers held requests. */
-static void tell_news(void) {
+static void publish_news(void) {
     static coord_mail mail;
     mail.run = note_watched;
     coord_post(&w.server->engine, &mail);
@@ -477,7 +477,7 @@ static bool is_held(const connection *d) {
 static void test_no_identity_can_use_all_watches(void **state) {
     (void)state;
     connection hog[WATCHES], more, logs, other;
-    tell_news();
+    publish_news();
     for (int i = 0; i < WATCHES; i++) say_watch(&hog[i], "client", i & 1);
     assert_true(is_held(&hog[0]));
     say_watch(&more, "client", false);
@@ -487,7 +487,7 @@ static void test_no_identity_can_use_all_watches(void **state) {
     say_watch(&other, "both", false);
     assert_true(is_held(&other));
     assert_true(is_held(&hog[0]));
-    tell_news();
+    publish_news();
     assert_int_equal(hear_watch(&other, false), 0);
     assert_int_equal(hear_watch(&hog[0], false), 0);
     for (int i = 0; i < WATCHES; i++) close_connection(&hog[i]);

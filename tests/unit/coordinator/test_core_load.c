@@ -180,7 +180,7 @@ static int32_t priority_of(uint64_t job) {
 }
 
 /* Compares two jobs: the one with higher priority comes first, then the older one. */
-static int in_turn(const void *a, const void *b) {
+static int by_priority(const void *a, const void *b) {
     uint64_t x = *(const uint64_t *)a, y = *(const uint64_t *)b;
     if (priority_of(x) != priority_of(y)) return priority_of(x) > priority_of(y) ? -1 : 1;
     return x < y ? -1 : 1;
@@ -194,7 +194,7 @@ static void test_10000_queued_jobs_start_in_order_and_cost_microseconds(void **s
     for (uint64_t job = 1; job <= JOBS; job++) add_job(l, job, priority_of(job));
     double added = cpu_seconds() - began;
     for (uint64_t i = 0; i < JOBS; i++) order[i] = i + 1;
-    qsort(order + 1, JOBS - 1, sizeof *order, in_turn); /* job 1 runs already */
+    qsort(order + 1, JOBS - 1, sizeof *order, by_priority); /* job 1 runs already */
     began = cpu_seconds();
     for (uint32_t i = 0; i < JOBS; i++) {
         coord_job_view view;

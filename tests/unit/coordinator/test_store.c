@@ -715,7 +715,7 @@ static void test_row_that_always_fails_does_not_block_others(void **state) {
 
 /* ---- kill -9 ---- */
 
-static void tell_parent(void *context, cop_err result, const char *text) {
+static void report_to_parent(void *context, cop_err result, const char *text) {
     (void)text;
     uint64_t job = (uint64_t)(uintptr_t)context;
     if (result == COP_OK && write(3, &job, sizeof job) != sizeof job) _exit(1);
@@ -729,7 +729,7 @@ static _Noreturn void write_until_killed(const place *p, int pipe_end) {
     for (uint64_t job = coord_store_last_job(s) + 1;; job++) {
         cop_buffer *spec = spec_of("x");
         coord_store_submission j = {.job = job, .name = "job", .data_digest = "", .spec = spec};
-        coord_store_add_job(s, &j, tell_parent, (void *)(uintptr_t)job);
+        coord_store_add_job(s, &j, report_to_parent, (void *)(uintptr_t)job);
         cop_buffer_release(spec);
         for (uint64_t step = 1; step <= 20; step++) add_step(s, job, step, 1, 1);
         cop_clock_sleep_ms(1);

@@ -40,13 +40,13 @@ typedef struct acknowledged {
     _Atomic uint32_t at[FACTS], removing; /* removing: when the removal of job 1 began */
     atomic_int answers;
 } acknowledged;
-typedef struct told_one {
+typedef struct pending_answer {
     acknowledged *all;
     fact fact;
-} told_one;
+} pending_answer;
 
 static void on_done(void *context, cop_err result, const char *text) {
-    told_one *t = context;
+    pending_answer *t = context;
     if (result && !text[0]) abort();
     if (!result) atomic_store(&t->all->at[t->fact], vfs_changes());
     atomic_fetch_add(&t->all->answers, 1);
@@ -57,7 +57,7 @@ static void await(const acknowledged *t, int count) {
     if (atomic_load(&t->answers) != count) fail_msg("no answer %d", count);
 }
 
-static void add(coord_store *s, told_one *t, uint64_t job) {
+static void add(coord_store *s, pending_answer *t, uint64_t job) {
     cop_buffer *spec = cop_buffer_create(3000);
     if (!spec) { /* refused, as by the coordinator */
         on_done(t, COP_ERR_NO_MEMORY, "no memory");
@@ -71,8 +71,8 @@ static void add(coord_store *s, told_one *t, uint64_t job) {
 
 static cop_err run_first(const char *path, acknowledged *t, cop_error *error) {
     coord_store *s = NULL;
-    told_one each[FACTS];
-    for (int i = 0; i < FACTS; i++) each[i] = (told_one){t, (fact)i};
+    pending_answer each[FACTS];
+    for (int i = 0; i < FACTS; i++) each[i] = (pending_answer){t, (fact)i};
     COP_TRY(coord_store_open(path, &s, error));
     add(s, &each[JOB_1], 1);
     await(t, 1);
@@ -91,7 +91,7 @@ static cop_err run_first(const char *path, acknowledged *t, cop_error *error) {
 
 static cop_err run_second(const char *path, acknowledged *t, cop_error *error) {
     coord_store *s = NULL;
-    told_one removal = {t, REMOVAL_OF_1}, third = {t, JOB_3};
+    pending_answer removal = {t, REMOVAL_OF_1}, third = {t, JOB_3};
     const int before = atomic_load(&t->answers);
     COP_TRY(coord_store_open(path, &s, error));
     atomic_store(&t->removing, vfs_changes());

@@ -502,7 +502,7 @@ static inline void vp_add(virtual_pool *p, coord_job_info info) {
 }
 
 /* The expected weights of the job after `steps` steps. */
-static inline uint64_t vp_truth(const coord_job_info *info, uint64_t steps) {
+static inline uint64_t vp_expected_weights(const coord_job_info *info, uint64_t steps) {
     uint64_t weights = vp_mix(info->job, 1);
     for (uint64_t step = 1; step <= steps; step++)
         weights = vp_mix(weights, vp_node(weights, step, 0, info->shards));

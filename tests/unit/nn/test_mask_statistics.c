@@ -94,12 +94,12 @@ static double chi_square_of(const int64_t *counts, int cells, double each, doubl
 static const int unit_lags[] = {1, 2, 7, 8, 127, 128};
 enum { LAGS = sizeof unit_lags / sizeof unit_lags[0] };
 
-typedef struct tally {
+typedef struct mask_counts {
     int64_t units[UNITS], samples[LD], patterns[16];
     pairs lag[LAGS], sample, block, shard, step, layer;
-} tally;
+} mask_counts;
 
-static void tally_counts(tally *t, const mask_bits *m) {
+static void count_kept(mask_counts *t, const mask_bits *m) {
     for (int u = 0; u < UNITS; u++)
         for (int w = 0; w < WORDS; w++) {
             t->units[u] += ones((*m)[u][w]);
@@ -108,7 +108,7 @@ static void tally_counts(tally *t, const mask_bits *m) {
 }
 
 /* The pattern of kept units among four neighbours. */
-static void tally_patterns(tally *t, const mask_bits *m) {
+static void count_patterns(mask_counts *t, const mask_bits *m) {
     for (int u = 0; u < UNITS; u += 4)
         for (int w = 0; w < WORDS; w++)
             for (int pattern = 0; pattern < 16; pattern++) {
@@ -119,8 +119,8 @@ static void tally_patterns(tally *t, const mask_bits *m) {
             }
 }
 
-static void tally_pairs(tally *t, const mask_bits *now, const mask_bits *before,
-                        const mask_bits *other) {
+static void count_all_pairs(mask_counts *t, const mask_bits *now, const mask_bits *before,
+                            const mask_bits *other) {
     const uint64_t all = UINT64_MAX, but_last = ~(uint64_t)0 >> 1;
     for (int u = 0; u < UNITS; u++)
         for (int w = 0; w < WORDS; w++) {
@@ -148,7 +148,7 @@ static double check_patterns(const int64_t patterns[16], double kept) {
 
 static void check_masks(double p) {
     source *s = source_of(p);
-    tally *t = cop_alloc(sizeof *t);
+    mask_counts *t = cop_alloc(sizeof *t);
     mask_bits *masks = cop_alloc(3 * sizeof *masks);
     for (int l = 0; l < LAGS; l++) t->lag[l].between = "units";
     t->sample.between = "samples", t->block.between = "samples 64 apart";
@@ -158,9 +158,9 @@ static void check_masks(double p) {
         mask_bits *now = &masks[step & 1], *before = &masks[~step & 1];
         draw(s, LAYER, step, now);
         draw(s, LAYER + 1, step, &masks[2]);
-        tally_counts(t, now);
-        tally_patterns(t, now);
-        tally_pairs(t, now, before, &masks[2]);
+        count_kept(t, now);
+        count_patterns(t, now);
+        count_all_pairs(t, now, before, &masks[2]);
     }
     double kept = 0;
     for (int u = 0; u < UNITS; u++) kept += (double)t->units[u];
