@@ -9,7 +9,7 @@
 #    define FEWER 1
 #endif
 
-static const coord_core_config judging = {
+static const coord_core_config recomputing = {
     .can_recompute = true, .secret = {0x1234567, 0x89abcdef}, .lease_floor_ns = VP_SECOND};
 
 /* Starts a pool of `workers` workers that compute a shard per millisecond. A block is one shard. */
@@ -45,7 +45,7 @@ static void test_honest_workers_are_never_suspected(void **state) {
     (void)state;
     const double shares[] = {0, 0.05, 0.5, 1};
     for (int i = 0; i < 4; i++) {
-        virtual_pool *p = start(judging, 5, shares[i], 100);
+        virtual_pool *p = start(recomputing, 5, shares[i], 100);
         end_clean(p);
         for (uint32_t w = 1; w <= 5; w++) assert_false(vp_quarantined(p, w));
         assert_int_equal(p->recomputed, 0);
@@ -58,7 +58,7 @@ static void test_audit_costs_only_its_share_of_the_computing(void **state) {
     (void)state;
     const double shares[] = {0, 0.05, 0.25, 1};
     for (int i = 0; i < 4; i++) {
-        virtual_pool *p = start(judging, 8, shares[i], 2000);
+        virtual_pool *p = start(recomputing, 8, shares[i], 2000);
         vp_run(p, 1990 / FEWER);
         double needed = (double)p->job[1].step * p->job[1].info.shards;
         double cost = (double)shards_of(p) / needed - 1;
@@ -70,7 +70,7 @@ static void test_audit_costs_only_its_share_of_the_computing(void **state) {
 
 static void test_audit_lease_looks_like_any_other(void **state) {
     (void)state;
-    virtual_pool *p = start(judging, 4, 1, 1000);
+    virtual_pool *p = start(recomputing, 4, 1, 1000);
     while (p->job[1].step < 50) {
         vp_advance(p);
         for (uint32_t w = 1; w <= 4; w++)
@@ -84,7 +84,7 @@ static void test_audited_blocks_depend_on_the_secret(void **state) {
     uint64_t same = 0, all = 0;
     uint32_t audited[2][64] = {{0}};
     for (int run = 0; run < 2; run++) {
-        coord_core_config config = judging;
+        coord_core_config config = recomputing;
         config.secret[1] += (uint64_t)run;
         virtual_pool *p = start(config, 4, 0.1, 1000);
         for (uint64_t step = 1; step <= 64; step++) {
@@ -100,7 +100,7 @@ static void test_audited_blocks_depend_on_the_secret(void **state) {
 
 static void test_single_worker_is_audited_by_the_coordinator(void **state) {
     (void)state;
-    virtual_pool *p = start(judging, 1, 1, 20);
+    virtual_pool *p = start(recomputing, 1, 1, 20);
     end_clean(p);
     assert_true(p->recomputed >= 20);
     vp_destroy(p);
@@ -108,7 +108,7 @@ static void test_single_worker_is_audited_by_the_coordinator(void **state) {
 
 static void test_workers_of_one_certificate_are_audited_by_the_coordinator(void **state) {
     (void)state;
-    virtual_pool *p = vp_create(judging, 4, 1);
+    virtual_pool *p = vp_create(recomputing, 4, 1);
     coord_job_info info = vp_info(1, 8, 100);
     info.audit = 0.5;
     p->identity = "shared";
@@ -130,7 +130,7 @@ static void test_audit_1_averages_no_wrong_gradient(void **state) {
     uint64_t averaged = 0, wrong = 0;
     for (int i = 0; i < 3; i++)
         for (int loss = 0; loss < 2; loss++) {
-            virtual_pool *p = start(judging, 5, 1, 200);
+            virtual_pool *p = start(recomputing, 5, 1, 200);
             p->worker[2].lie = lies[i];
             p->worker[2].lies_in_loss = loss;
             end_clean(p);
@@ -158,7 +158,7 @@ static void test_audit_of_a_twentieth_finds_a_liar_within_60_shards(void **state
     static uint64_t found[SEEDS];
     double computing = 0, needed = 0;
     for (uint64_t seed = 0; seed < SEEDS; seed++) {
-        coord_core_config config = judging;
+        coord_core_config config = recomputing;
         config.secret[0] = seed * 77 + 1;
         virtual_pool *p = start(config, 8, 0.05, 100000);
         vp_run(p, 20 + seed % 10);
@@ -185,7 +185,7 @@ static void test_damage_by_a_liar_is_undone(void **state) {
     (void)state;
     uint64_t rollbacks = 0, wrong = 0;
     for (uint64_t seed = 1; seed <= 60 / FEWER; seed++) {
-        coord_core_config config = judging;
+        coord_core_config config = recomputing;
         config.secret[0] = seed;
         config.speculate = seed % 2;
         virtual_pool *p = start(config, 6, 0.1, 300);
@@ -208,7 +208,7 @@ static void test_late_liar_undoes_only_steps_after_it_joined(void **state) {
     (void)state;
     uint32_t went_back = 0;
     for (uint64_t seed = 1; seed <= 20 / FEWER; seed++) {
-        coord_core_config config = judging;
+        coord_core_config config = recomputing;
         config.secret[0] = seed;
         virtual_pool *p = start(config, 5, 0.1, 200);
         vp_feed(p, (coord_event){.type = COORD_EVENT_WORKER_GONE, .worker = 5});
@@ -233,7 +233,7 @@ static void test_trust_grows_with_confirmed_audits(void **state) {
     (void)state;
     uint64_t wrong = 0;
     for (uint64_t seed = 1; seed <= 20 / FEWER; seed++) {
-        coord_core_config config = judging;
+        coord_core_config config = recomputing;
         config.secret[0] = seed;
         virtual_pool *p = start(config, 4, 0.5, 1500);
         vp_run(p, 1000);
@@ -251,7 +251,7 @@ static void test_trust_grows_with_confirmed_audits(void **state) {
 static void test_coordinator_decides_between_two_workers(void **state) {
     (void)state;
     for (uint32_t liar = 1; liar <= 2; liar++) {
-        virtual_pool *p = start(judging, 2, 1, 40);
+        virtual_pool *p = start(recomputing, 2, 1, 40);
         vp_run(p, 10);
         p->worker[liar].lie = 1;
         end_clean(p);
@@ -265,7 +265,7 @@ static void test_coordinator_decides_between_two_workers(void **state) {
 
 static void test_third_worker_decides_if_the_coordinator_cannot(void **state) {
     (void)state;
-    coord_core_config config = judging;
+    coord_core_config config = recomputing;
     config.can_recompute = false;
     for (uint32_t liar = 1; liar <= 3; liar++) {
         virtual_pool *p = start(config, 3, 1, 40);
@@ -278,9 +278,9 @@ static void test_third_worker_decides_if_the_coordinator_cannot(void **state) {
     }
 }
 
-static void test_pinned_job_is_judged_by_workers_of_its_kind(void **state) {
+static void test_only_workers_of_its_kind_audit_a_pinned_job(void **state) {
     (void)state;
-    coord_core_config config = judging;
+    coord_core_config config = recomputing;
     config.fingerprint = 99; /* that of the workers is 7 */
     virtual_pool *p = vp_create(config, 3, 1);
     coord_job_info info = vp_info(1, 6, 40);
@@ -297,7 +297,7 @@ static void test_pinned_job_is_judged_by_workers_of_its_kind(void **state) {
 
 static void test_two_liars_with_different_results_are_both_found(void **state) {
     (void)state;
-    virtual_pool *p = start(judging, 5, 1, 60);
+    virtual_pool *p = start(recomputing, 5, 1, 60);
     p->worker[1].lie = 0.3;
     p->worker[2].lie = 0.3;
     p->worker[2].lies_in_loss = true;
@@ -309,7 +309,7 @@ static void test_two_liars_with_different_results_are_both_found(void **state) {
 
 static void test_lies_about_an_evaluation_are_found_and_undone(void **state) {
     (void)state;
-    virtual_pool *p = vp_create(judging, 4, 2);
+    virtual_pool *p = vp_create(recomputing, 4, 2);
     coord_job_info info = vp_info(1, 8, 60);
     info.audit = 1;
     info.evaluate_samples = 5000;
@@ -341,7 +341,7 @@ static unsigned long correct_in(const char **text) {
 
 static void test_evidence_shows_the_count_if_only_the_count_is_wrong(void **state) {
     (void)state;
-    virtual_pool *p = start(judging, 4, 1, 400);
+    virtual_pool *p = start(recomputing, 4, 1, 400);
     p->worker[2].lie = 1;
     p->worker[2].lies_in_count = true;
     vp_run(p, 5);
@@ -356,7 +356,7 @@ static void test_evidence_shows_the_count_if_only_the_count_is_wrong(void **stat
 
 static void test_quarantined_worker_gets_no_work_even_in_a_new_session(void **state) {
     (void)state;
-    virtual_pool *p = start(judging, 4, 1, 400);
+    virtual_pool *p = start(recomputing, 4, 1, 400);
     p->worker[2].lie = 1;
     vp_run(p, 5);
     assert_true(vp_quarantined(p, 2));
@@ -391,7 +391,7 @@ static void test_diverging_job_causes_no_quarantine(void **state) {
     const double shares[] = {0, 1};
     for (int i = 0; i < 2; i++)
         for (uint32_t workers = 1; workers <= 3; workers++) {
-            virtual_pool *p = start(judging, workers, shares[i], 40);
+            virtual_pool *p = start(recomputing, workers, shares[i], 40);
             vp_run(p, 5);
             p->diverges = true;
             vp_run_all(p);
@@ -408,7 +408,7 @@ static void test_diverging_job_causes_no_quarantine(void **state) {
 
 static void test_non_finite_value_of_only_one_worker_is_a_strike(void **state) {
     (void)state;
-    coord_core_config config = judging;
+    coord_core_config config = recomputing;
     config.strikes_max = 3;
     virtual_pool *p = start(config, 3, 0, 100);
     vp_run(p, 5);
@@ -431,7 +431,7 @@ static void test_non_finite_value_of_only_one_worker_is_a_strike(void **state) {
 static void test_broken_workers_that_agree_do_not_make_a_job_diverge(void **state) {
     (void)state;
     const double shares[] = {0, 0.3, 1};
-    coord_core_config config = judging;
+    coord_core_config config = recomputing;
     config.strikes_max = 3;
     for (int i = 0; i < 3; i++) {
         virtual_pool *p = start(config, 5, shares[i], 60);
@@ -448,7 +448,7 @@ static void test_broken_workers_that_agree_do_not_make_a_job_diverge(void **stat
 
 static void test_job_waits_for_a_sound_worker_when_all_are_broken(void **state) {
     (void)state;
-    coord_core_config config = judging;
+    coord_core_config config = recomputing;
     config.strikes_max = 3;
     virtual_pool *p = vp_create(config, 3, 5);
     for (uint32_t w = 1; w <= 2; w++) {
@@ -467,9 +467,10 @@ static void test_job_waits_for_a_sound_worker_when_all_are_broken(void **state) 
 }
 
 /* If the coordinator cannot compute the job, two workers that agree are believed. */
-static void test_without_a_judge_two_agreeing_workers_are_believed(void **state) {
+static void
+test_two_agreeing_workers_are_believed_if_the_coordinator_cannot_recompute(void **state) {
     (void)state;
-    coord_core_config config = judging;
+    coord_core_config config = recomputing;
     config.can_recompute = false;
     virtual_pool *p = start(config, 2, 0, 40);
     for (uint32_t w = 1; w <= 2; w++) {
@@ -491,7 +492,7 @@ static void test_huge_gradient_of_a_liar_does_not_end_the_job(void **state) {
     uint64_t poisoned = 0;
     for (uint64_t seed = 1; seed <= 40 / FEWER; seed++)
         for (int kind = 0; kind < 2; kind++) {
-            coord_core_config config = judging;
+            coord_core_config config = recomputing;
             config.secret[0] = seed;
             virtual_pool *p = start(config, 5, 0.05, 100);
             vp_run(p, 8 + seed % 20); /* some checkpoints are from just before, or just after */
@@ -513,7 +514,7 @@ static void test_huge_gradient_of_a_liar_does_not_end_the_job(void **state) {
 /* Without an audit, a worker is believed. */
 static void test_without_an_audit_a_huge_gradient_is_believed(void **state) {
     (void)state;
-    virtual_pool *p = start(judging, 5, 0, 100);
+    virtual_pool *p = start(recomputing, 5, 0, 100);
     vp_run(p, 8);
     p->worker[3].lie = 0.2;
     p->worker[3].lies_huge = VP_POISON;
@@ -530,7 +531,7 @@ static void test_diverging_job_ends_at_its_step_whatever_is_audited(void **state
     for (int sum = 0; sum < 2; sum++)
         for (int i = 0; i < 3; i++)
             for (uint32_t workers = 1; workers <= 3; workers++) {
-                virtual_pool *p = start(judging, workers, shares[i], 60);
+                virtual_pool *p = start(recomputing, workers, shares[i], 60);
                 if (sum)
                     p->overflows_at = 36;
                 else
@@ -551,7 +552,7 @@ static void test_diverging_job_ends_at_its_step_whatever_is_audited(void **state
 /* Without audits, a slow liar is found because other workers compute copies of its blocks. */
 static void test_copies_are_compared_and_a_mismatch_is_evidence(void **state) {
     (void)state;
-    coord_core_config config = judging;
+    coord_core_config config = recomputing;
     config.speculate = true;
     uint32_t caught = 0, watched = 0;
     for (uint64_t seed = 1; seed <= 10 / FEWER; seed++) {
@@ -586,7 +587,7 @@ int main(void) {
         cmocka_unit_test(test_trust_grows_with_confirmed_audits),
         cmocka_unit_test(test_coordinator_decides_between_two_workers),
         cmocka_unit_test(test_third_worker_decides_if_the_coordinator_cannot),
-        cmocka_unit_test(test_pinned_job_is_judged_by_workers_of_its_kind),
+        cmocka_unit_test(test_only_workers_of_its_kind_audit_a_pinned_job),
         cmocka_unit_test(test_two_liars_with_different_results_are_both_found),
         cmocka_unit_test(test_lies_about_an_evaluation_are_found_and_undone),
         cmocka_unit_test(test_evidence_shows_the_count_if_only_the_count_is_wrong),
@@ -595,7 +596,8 @@ int main(void) {
         cmocka_unit_test(test_non_finite_value_of_only_one_worker_is_a_strike),
         cmocka_unit_test(test_broken_workers_that_agree_do_not_make_a_job_diverge),
         cmocka_unit_test(test_job_waits_for_a_sound_worker_when_all_are_broken),
-        cmocka_unit_test(test_without_a_judge_two_agreeing_workers_are_believed),
+        cmocka_unit_test(
+            test_two_agreeing_workers_are_believed_if_the_coordinator_cannot_recompute),
         cmocka_unit_test(test_huge_gradient_of_a_liar_does_not_end_the_job),
         cmocka_unit_test(test_without_an_audit_a_huge_gradient_is_believed),
         cmocka_unit_test(test_diverging_job_ends_at_its_step_whatever_is_audited),

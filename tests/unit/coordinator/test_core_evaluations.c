@@ -371,8 +371,8 @@ static void spoil(fixture *f, uint64_t worker) {
 
 static void test_non_finite_output_of_one_worker_does_not_fail_the_evaluation(void **state) {
     (void)state;
-    for (int judge = 0; judge < 2; judge++) {
-        fixture *f = fx_create((coord_core_config){.can_recompute = judge});
+    for (int recompute = 0; recompute < 2; recompute++) {
+        fixture *f = fx_create((coord_core_config){.can_recompute = recompute});
         fx_join_many(f, 2);
         fx_add(f, ensemble_info(1));
         fx_pull(f, 1);
@@ -381,7 +381,7 @@ static void test_non_finite_output_of_one_worker_does_not_fail_the_evaluation(vo
         fx_pull(f, 2); /* the same block */
         const uint32_t before = f->count;
         fx_finish(f, 2);
-        for (uint32_t i = before; judge && i < f->count; i++)
+        for (uint32_t i = before; recompute && i < f->count; i++)
             if (f->history[i].type == COORD_ACTION_COMPUTE) {
                 coord_event e = fx_result_of(f, &f->history[i]);
                 e.worker = COORD_SELF;

@@ -569,7 +569,7 @@ static void test_worker_that_cannot_compute_eight_jobs_gets_none_of_them_again(v
 }
 
 /* Completes the last requested COMPUTE. */
-static void judge(fixture *f, bool failed) {
+static void finish_recompute(fixture *f, bool failed) {
     const coord_action *a = fx_last(f, COORD_ACTION_COMPUTE);
     assert_non_null(a);
     coord_event e = fx_result_of(f, a);
@@ -599,7 +599,7 @@ static void test_coordinator_computes_blocks_that_all_workers_cannot(void **stat
     for (int block = 0; block < 6; block++) { /* three steps, many more than 3 reports */
         for (uint64_t w = 1; w <= 2; w++)
             if (fx_pull(f, w)) cannot(f, w, "out of memory");
-        judge(f, false);
+        finish_recompute(f, false);
         assert_int_equal(f->state[1], COORD_RUNNING);
     }
     assert_int_equal(fx_view(f, 1).step, 3);
@@ -618,7 +618,7 @@ static void test_job_fails_when_all_workers_and_the_coordinator_have_failed_a_bl
         cannot(f, w, "out of memory");
         assert_int_equal(f->state[1], COORD_RUNNING);
     }
-    judge(f, true);
+    finish_recompute(f, true);
     assert_int_equal(f->state[1], COORD_FAILED);
     assert_non_null(strstr(fx_last(f, COORD_ACTION_STATE)->text, "cannot compute"));
     fx_destroy(f);
@@ -776,7 +776,7 @@ static void test_divergence_is_accepted_if_the_coordinator_cannot_compute(void *
         fx_spoil(f, w);
     }
     assert_int_equal(fx_count(f, COORD_ACTION_DIVERGED), 0);
-    judge(f, true);
+    finish_recompute(f, true);
     assert_int_equal(fx_count(f, COORD_ACTION_DIVERGED), 1);
     fx_destroy(f);
 }
@@ -808,7 +808,7 @@ static void test_coordinator_without_room_computes_the_block_later(void **state)
         fx_tick(f, 5000);
         assert_int_equal(fx_count(f, COORD_ACTION_COMPUTE), 1);
     }
-    judge(f, false); /* a finite value: both workers are broken, the job is not */
+    finish_recompute(f, false); /* a finite value: both workers are broken, the job is not */
     assert_both_refuted(f);
     fx_destroy(f);
 }
@@ -822,7 +822,7 @@ static void test_coordinator_refutes_two_broken_workers(void **state) {
         fx_pull(f, w);
         fx_spoil(f, w);
     }
-    judge(f, false);
+    finish_recompute(f, false);
     assert_both_refuted(f);
     fx_destroy(f);
 }

@@ -453,11 +453,11 @@ static void test_repeated_result_is_hashed_once(void **state) {
 }
 
 static uint32_t strikes;
-static uint64_t judged;
+static uint64_t strikes_of;
 
 static void read_strikes(coord_server *server) {
     coord_worker_view view = {0};
-    strikes = coord_core_worker(server->engine.core, judged, &view) ? view.strikes : 0;
+    strikes = coord_core_worker(server->engine.core, strikes_of, &view) ? view.strikes : 0;
 }
 
 static void test_result_of_unknown_kind_is_a_strike(void **state) {
@@ -473,7 +473,7 @@ static void test_result_of_unknown_kind_is_a_strike(void **state) {
         cop_buffer_release(gradient);
     }
     assert_int_equal(self->lease.kind, COP_LEASE_EVALUATE);
-    judged = self->worker;
+    strikes_of = self->worker;
     on_loop(read_strikes);
     assert_int_equal(strikes, 0);
     cop_buffer *nothing = make_bytes(0);

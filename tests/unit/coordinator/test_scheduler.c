@@ -288,17 +288,17 @@ static void test_first_worker_pins_the_fingerprint_and_others_get_the_reason(voi
     fx_add(f, info);
     assert_non_null(fx_pull(f, 2));
     const coord_action *pinned = NULL;
-    uint32_t told = 0;
+    uint32_t refused = 0;
     for (uint32_t i = 0; i < f->count; i++) {
         if (f->history[i].type != COORD_ACTION_EVENT) continue;
         if (f->history[i].fingerprint) pinned = &f->history[i];
-        told += strstr(f->history[i].text, "w1 gets no lease") != NULL;
+        refused += strstr(f->history[i].text, "w1 gets no lease") != NULL;
     }
     assert_non_null(pinned);
     if (!pinned) return;
     assert_int_equal(pinned->fingerprint, 222);
     assert_int_equal(pinned->worker, 2);
-    assert_int_equal(told, 1);
+    assert_int_equal(refused, 1);
     assert_null(fx_pull(f, 1));
     assert_non_null(fx_pull(f, 3));
     fx_forget(f);
