@@ -19,7 +19,7 @@ cop_err worker_compute_create(int threads, const cop_kernels *kernels, worker_co
 void worker_compute_set_profile(worker_compute *compute, cop_profile *profile, const char *name);
 /* The lane of the thread that calls worker_compute_run; NULL: there is no profile. */
 cop_lane *worker_compute_lane(worker_compute *compute);
-/* Stops the threads and frees everything. No lease may be running. NULL is fine. */
+/* Stops the threads and frees everything. No lease may be running. NULL has no effect. */
 void worker_compute_destroy(worker_compute *compute);
 /* Computes a lease and blocks until it is done. Keeps a reference to the message's weights, and the
  * job made from its spec, for later leases that come without them. Fills *result; result->failure
@@ -33,10 +33,11 @@ void worker_compute_run(worker_compute *compute, cop_message *lease, cop_result 
 /* Sets the buffer into which the next training leases write their gradient if it has the right
  * size. Holds a reference until the next call; NULL: there is no such buffer. */
 void worker_compute_set_room(worker_compute *compute, cop_buffer *room);
-/* What the next PULL reports, so that the coordinator does not send it again: *job is the job of
- * the newest lease (0: none), *version the version of its weights plus 1 (0: none; also if they are
- * in shared memory, which the coordinator may reuse after the PULL). Leases that failed for lack of
- * their job or weights do not count. */
+/* Returns what the worker holds. The next PULL reports it, so that the coordinator does not send it
+ * again. *job is the job of the newest lease; 0: none. *version is the version of this job's
+ * weights plus 1. It is 0 if there are no weights, or if they are in shared memory, which the
+ * coordinator may reuse after the PULL. Leases that failed because their job or weights were
+ * missing do not count. */
 void worker_compute_held(const worker_compute *compute, uint64_t *job, uint64_t *version);
 /* Drops all weights and jobs, because a restarted coordinator may give their numbers to other jobs
  * and weights. No lease may be running. */

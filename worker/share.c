@@ -4,7 +4,7 @@
 
 #include "common/base/log.h"
 
-#define IDLE_LEASES 32 /* a mapping that so many leases did not use is closed */
+#define IDLE_LEASES 32 /* a mapping that this many leases did not use is closed */
 
 void worker_share_join(worker_share *share, const cop_welcome *welcome) {
     cop_segment *segment = NULL;
@@ -41,7 +41,7 @@ static void close_idle(worker_share *share) {
             close_kept(share, i);
 }
 
-/* The place of a kept segment with this name. -1: none is kept. */
+/* The place of the kept segment with this name. -1: no segment with this name is kept. */
 static int find_kept(const worker_share *share, const cop_segment_name *name, bool writable) {
     for (int i = 0; i < WORKER_SEGMENTS_MAX; i++) {
         const cop_segment *s = share->kept[i].segment;
@@ -52,7 +52,7 @@ static int find_kept(const worker_share *share, const cop_segment_name *name, bo
     return -1;
 }
 
-/* A free place; if there is none, that of the segment which was not used for longest. */
+/* A free place. If there is none, the place of the least recently used segment. */
 static int free_place(worker_share *share) {
     int oldest = 0;
     for (int i = 0; i < WORKER_SEGMENTS_MAX; i++) {

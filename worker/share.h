@@ -6,7 +6,8 @@
 
 #include "common/wire/message.h"
 
-/* Rooms and versions of weights of two jobs: two or three of each in turn. */
+/* The number of segments that are kept mapped: enough for two jobs, each of which uses a few rooms
+ * and a few versions of weights in turn. */
 #define WORKER_SEGMENTS_MAX 8
 
 typedef struct worker_share {
@@ -16,9 +17,9 @@ typedef struct worker_share {
     struct {
         cop_segment *segment; /* NULL: a free place */
         bool writable;
-        uint64_t used; /* value of `leases` when it was used last */
+        uint64_t used; /* the value of `leases` when the segment was last used */
     } kept[WORKER_SEGMENTS_MAX];
-    uint64_t leases; /* leases so far */
+    uint64_t leases; /* number of leases so far */
 } worker_share;
 
 /* Opens the segment in a WELCOME, if there is one. Logs which path the worker uses, and why. */

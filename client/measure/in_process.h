@@ -1,4 +1,4 @@
-/* A coordinator and workers in this process, which train one job: what `run` is made of. */
+/* A coordinator and workers in this process that train one job. The command `run` uses it. */
 #ifndef COP_CLIENT_IN_PROCESS_H
 #define COP_CLIENT_IN_PROCESS_H
 

@@ -1,5 +1,5 @@
-/* What this machine reaches: dense products of the sizes of a job's layers, and sums of large
- * arrays. See step_times.h. */
+/* Measures the speed that this machine reaches in dense products of the sizes of a job's layers,
+ * and in sums of large arrays. See step_times.h. */
 #include <string.h>
 
 #include "client/measure/step_times.h"
@@ -9,7 +9,7 @@
 #include "common/base/thread_pool.h"
 #include "common/kernels/kernel.h"
 
-#define MEASURE_NS  8000000u /* for one figure */
+#define MEASURE_NS  8000000u /* time for each measurement */
 #define REPEATS_MAX 200
 #define FLOATS_MIN  4096
 #define FLOATS_MAX  (16 << 20)
@@ -19,11 +19,11 @@ typedef struct bench {
     cop_task task; /* must be the first field; one part is one thread's share */
     const cop_kernels *kernels;
     cop_gemm_fn gemm;
-    cop_gemm product; /* of one thread; its pointers are those of thread 0 */
-    float *a, *b, *c; /* of all threads, one after the other */
+    cop_gemm product; /* the product of each thread; its pointers are those of thread 0 */
+    float *a, *b, *c; /* the matrices of all threads, one after the other */
     size_t a_size, b_size, c_size;
     char *workspace;
-    size_t floats; /* of each array of a sum */
+    size_t floats; /* number of floats in each array of a sum */
     float *arrays[3];
 } bench;
 
@@ -68,7 +68,8 @@ static void fill(float *values, size_t count) {
     for (size_t i = 0; i < count; i++) values[i] = (float)(i % 251) * 0.01f - 1.0f;
 }
 
-/* Measures a product of `rows` x `cols` weights with `columns` samples. 0: no memory. */
+/* Measures the product of this weight matrix with a batch of t->columns samples. Returns its speed
+ * in 10^9 floating-point operations per second and thread; 0: no memory. */
 static double measure_product(bench *s, cop_thread_pool *pool, const cop_parameter *weight,
                               const cli_step_times *t) {
     const size_t threads = (size_t)t->threads;
@@ -101,8 +102,8 @@ static double measure_product(bench *s, cop_thread_pool *pool, const cop_paramet
     return gflops;
 }
 
-/* Measures the sum of two arrays. Together with the result they are as large as what an update
- * touches. */
+/* Measures the sum of two arrays. The arrays and the result are together as large as the memory
+ * that an update reads and writes. Returns the speed in GB/s; 0: no memory. */
 static double measure_memory(bench *s, cop_thread_pool *pool, const cli_step_times *t) {
     double floats = t->update_bytes / 12;
     if (floats < FLOATS_MIN) floats = FLOATS_MIN;

@@ -17,8 +17,8 @@ typedef struct lane_sums {
     uint64_t samples, passes, waited_ns, update_ns, transfer_ns, bytes;
     uint32_t first_step, last_step;
     int threads;
-    int agents;         /* threads that also asked for leases */
-    uint64_t agents_ns; /* all time of these */
+    int agents;         /* number of threads that also ask for leases */
+    uint64_t agents_ns; /* the whole time of these threads */
 } lane_sums;
 
 static void add_zeros(cop_zeros *to, const cop_zeros *from) {
@@ -75,8 +75,8 @@ static double share_of(const cop_zeros *zeros) {
     return zeros->values ? (double)zeros->zeros / (double)zeros->values : -1;
 }
 
-/* The speed of the terms that no kernel can leave out. A kernel may leave out the zeros of the
- * input in the forward product, and those of the gradient in the other two. */
+/* The speed if only the terms count that no kernel can leave out. A kernel may leave out zeros of
+ * the input in the forward product, and zeros of the gradient in the other two products. */
 static double needed_speed(const cli_layer_times *l, int products) {
     const double x = l->input_zeros > 0 ? l->input_zeros : 0;
     const double dy = l->gradient_zeros > 0 ? l->gradient_zeros : 0;
@@ -103,7 +103,7 @@ static void layer_times(const lane_sums *s, const cop_layer *layer, double unit,
     out->needed_gflops = needed_speed(out, products);
 }
 
-/* Divides the time in which the workers waited: first the updates, then the messages. */
+/* Divides the workers' waiting time among updates, messages and the rest, in this order. */
 static void divide_wait(const lane_sums *s, cli_step_times *t) {
     const double waited = t->wait;
     t->update = 1e-6 * (double)s->update_ns / (double)t->steps;

@@ -16,13 +16,14 @@
 #include "common/version.h"
 #include "common/wire/codec.h"
 
-#define WARM_STEPS 5          /* that are not measured, because they fill caches and memory */
-#define WARM_NS    200000000u /* likewise */
+/* Steps and time before the measurement: the first steps fill caches and allocate memory. */
+#define WARM_STEPS 5
+#define WARM_NS    200000000u
 #define MEASURE_NS 1000000000u
 #define STEPS_MIN  8
 #define PAUSE_NS   2000000000u
 #define GIVE_UP_NS 120000000000u
-#define EPOCHS_MAX 1000000 /* between evaluations: more than it will do */
+#define EPOCHS_MAX 1000000 /* between evaluations: more than a trial trains */
 #define JOB_BUDGET (16u << 20)
 #define TOLERANCE  1.03
 
@@ -85,8 +86,9 @@ static void write_cache(const char *path, const cli_trial *trial) {
 
 /* ---- the trial ---- */
 
-/* Makes the job of the trial: the same, but it evaluates only at its end. Its length stays, because
- * the zeros and the sizes of gradients change as a network learns, and the times with them. */
+/* Makes the job of the trial: a copy of the job that evaluates only at its end. The copy is as long
+ * as the job, because the share of zeros and the size of gradients change as a network learns, and
+ * the times change with them. */
 static cop_err copy_job(const cop_job *job, const cop_data *data, cop_job **out, cop_error *error) {
     cop_buffer *spec = cop_job_pack(job);
     if (!spec) return cop_no_memory(error);
@@ -114,8 +116,8 @@ static bool set_time(cli_trial *trial, const moment *from, const moment *to) {
     return true;
 }
 
-/* Takes the times of a job that ended during the trial: without the first steps if there are enough
- * others. */
+/* Computes the times of a job that ended during the trial. Leaves out the first steps if there are
+ * enough later ones. */
 static cop_err take_end(cli_trial *trial, const coord_progress *p, const moment times[3],
                         cop_error *error) {
     if (p->state != COPPICE__API__STATE__COMPLETED)
@@ -125,7 +127,7 @@ static cop_err take_end(cli_trial *trial, const coord_progress *p, const moment 
     const bool enough = times[1].step && times[2].step >= times[1].step + STEPS_MIN;
     if (enough && set_time(trial, &times[1], &times[2])) return COP_OK;
     if (set_time(trial, &times[0], &times[2])) return COP_OK;
-    trial->step_ms = 1e3 * p->seconds / (double)p->step; /* the job ended too soon to watch it */
+    trial->step_ms = 1e3 * p->seconds / (double)p->step; /* it ended before we saw a second step */
     return COP_OK;
 }
 
@@ -155,7 +157,7 @@ static cop_err watch(coord_server *coordinator, cli_trial *trial, cop_error *err
     }
 }
 
-/* Has the job stopped before its workers leave, because they would leave leases behind. */
+/* Pauses the job before its workers leave, because they would otherwise leave unfinished leases. */
 static void pause_job(coord_server *coordinator) {
     const uint64_t began = cop_clock_ns();
     coord_progress p;
@@ -216,7 +218,7 @@ static cop_err measure(const cop_job *job, const char *path, const cli_options *
         cop_data_destroy(data);
         return e;
     }
-    memset(out, 0, sizeof *out); /* also the bytes between its fields, which the cache keeps */
+    memset(out, 0, sizeof *out); /* also the padding between the fields, which the cache stores */
     out->workers = config->workers;
     COP_TRY(train(config, copy, data, out, error));
     out->unix_ms = cop_clock_unix_ms();

@@ -24,7 +24,7 @@
 #define HEAD      4096                             /* bytes before the data: one page */
 #define SEALS     (F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_SEAL)
 
-/* The begin of the first page. */
+/* The beginning of the first page. */
 typedef struct segment_head {
     char magic[16];
     uint64_t id;
@@ -133,8 +133,8 @@ cop_err cop_segment_create(size_t size, cop_segment_access peers, cop_segment **
 
 /* ---- opening ---- */
 
-/* Opens the file. A peer chose the numbers, and they could name any file of this user. So this
- * looks first whether it is a segment, and reads nothing of any other file. */
+/* Opens the file. A peer chose the numbers, which could name any file of this user. So this
+ * function first checks that the file is a segment, and reads nothing from any other file. */
 static cop_err open_file(const cop_segment_name *name, cop_segment_access access, int *fd,
                          cop_error *error) {
     char path[64], target[sizeof LINK_NAME + 1];

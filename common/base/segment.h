@@ -2,9 +2,9 @@
  *
  * A segment is an anonymous file (memfd) whose size is sealed, so no process can truncate it and
  * make an access fail. Another process opens it as /proc/PID/fd/FD. The kernel permits this only to
- * a process of the same user (or root) that sees the owner's process. So whoever knows the content
- * of a segment has shown that it shares the host and the user. A segment has no name in a folder
- * and ends with the last process that maps it, even after kill -9. */
+ * a process of the same user (or root) that sees the owner's process. So a process that knows the
+ * content of a segment must share the host and the user. A segment has no name in a folder and ends
+ * with the last process that maps it, even after kill -9. */
 #ifndef COP_BASE_SEGMENT_H
 #define COP_BASE_SEGMENT_H
 
@@ -15,7 +15,7 @@
 
 #include "common/base/err.h"
 
-/* Says to another process where a segment is. It may come from an untrusted peer: cop_segment_open
+/* Tells another process where a segment is. It may come from an untrusted peer: cop_segment_open
  * checks it. */
 typedef struct cop_segment_name {
     uint64_t id;   /* random; never 0, which stands for "no segment" */

@@ -41,7 +41,7 @@ void job_warn_of_layers(const cop_model *model, cop_str *out);
  * entries borrow `flat`. */
 void job_fill_entries(const cop_job *job, const float *flat, const char *prefix,
                       cop_tensor_entry *entries);
-/* An open safetensors file, and the path that errors call it by. */
+/* An open safetensors file, and the path by which errors name it. */
 typedef struct job_tensor_file {
     cop_safetensors *tensors;
     const char *path;
@@ -75,8 +75,8 @@ cop_err job_read_state(const char *path, cop_checkpoint *c, job_state *s, cop_er
 /* Checks that `job` may continue from a checkpoint of the job `theirs`. Everything that decides the
  * bits of the coming steps must be equal; the comment of cop_checkpoint_load lists what may differ.
  * The check changes `theirs`, so the caller may only free it afterwards. Fails with INPUT if
- * something else differs; the error says that `path` is of another job, and names the first field
- * that differs. */
+ * something else differs; the error says that `path` belongs to another job, and names the first
+ * field that differs. */
 cop_err job_check_compatible(const cop_job *job, Coppice__Job *theirs, const char *path,
                              cop_error *error);
 

@@ -22,7 +22,7 @@ static cop_err locate(const Coppice__Job *m, cop_err e, cop_error *error) {
     if (!e || !error) return e;
     size_t length = strspn(error->text, "abcdefghijklmnopqrstuvwxyz_.[]0123456789");
     snprintf(field, sizeof field, "%.*s", (int)length, error->text);
-    if (error->text[length] != ' ') return e; /* no field, but for example a file name */
+    if (error->text[length] != ' ') return e; /* no field, but something else, e.g. a file name */
     if (strncmp(field, "model", 5) != 0 && strncmp(field, "data.", 5) != 0) return e;
     cop_document_where(m, field, where, sizeof where);
     return where[0] ? cop_error_prefix(error, "%s", where) : e;

@@ -19,10 +19,10 @@ typedef struct cop_job {
     cop_optimizer_spec optimizer;
     cop_numerics numerics;
     uint64_t seed;
-    uint32_t batch;  /* samples of a minibatch */
-    uint32_t shards; /* of a minibatch */
+    uint32_t batch;  /* number of samples in a minibatch */
+    uint32_t shards; /* number of shards in a minibatch */
     bool last_keep;  /* train on the incomplete minibatch at the end of an epoch */
-    uint64_t steps;  /* of the whole job */
+    uint64_t steps;  /* number of steps in the whole job */
     uint64_t steps_per_epoch;
     uint32_t train_samples, validation_samples, test_samples;
     uint32_t features; /* values of one sample */
@@ -55,7 +55,7 @@ cop_buffer *cop_job_pack(const cop_job *job);
 /* As cop_job_pack, without the fields that no worker needs: the class names, and fields that say
  * how to read files of data (data.drop, data.resize, data.layout). */
 cop_buffer *cop_job_pack_for_workers(const cop_job *job);
-/* The form of the samples that the job's model takes. */
+/* Fills *out with the form of the samples that the job's model takes: type, shape and classes. */
 void cop_job_sample_form(const cop_job *job, cop_data_form *out);
 /* Checks that the job's model can take these data, which need not be the data that the job is
  * pinned to. The type and shape of the samples and the number of classes must agree. Fails with
@@ -111,16 +111,16 @@ cop_err cop_job_save_model(const cop_job *job, const float *flat, uint64_t step,
                            cop_error *error);
 cop_err cop_job_encode_model(const cop_job *job, const float *flat, uint64_t step, cop_buffer **out,
                              cop_error *error);
-/* Loads a model file into flat, and its number of completed steps into *step (0: the file does not
- * tell). Fails with CORRUPT if names, shapes or types of the tensors are not those of the job, or
- * if the digest does not match. */
+/* Loads a model file into flat, and its number of completed steps into *step; 0: the file does not
+ * say. Fails with CORRUPT if names, shapes or types of the tensors are not those of the job, or if
+ * the digest does not match. */
 cop_err cop_job_load_model(const cop_job *job, const char *path, float *flat, uint64_t *step,
                            cop_error *error);
 /* A trained model with its job. After an error all fields are 0. */
 typedef struct cop_saved_model {
     cop_job *job;  /* owned: cop_job_release */
     float *flat;   /* the weights, cop_model_floats long; owned: cop_free */
-    uint64_t step; /* completed steps; 0: the file does not tell */
+    uint64_t step; /* completed steps; 0: the file does not say */
 } cop_saved_model;
 /* Opens a model file whose job the caller does not have: builds the job from the metadata. The
  * caller owns what is in *out. `path` is one of these:

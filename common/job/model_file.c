@@ -28,7 +28,7 @@ void job_fill_entries(const cop_job *job, const float *flat, const char *prefix,
 }
 
 /* Computes coppice.check in hexadecimal: the XXH3 of job, step and digest, each with its final NUL.
- * It reveals any changed byte. */
+ * Any changed byte changes it. */
 static void metadata_check(const char *yaml, const char *step, const char *digest, char out[17]) {
     cop_xxh3 h;
     cop_xxh3_init(&h);
@@ -216,8 +216,8 @@ static cop_err join(const char *folder, const char *name, char **out, cop_error 
 }
 
 /* Finds the model file of the checkpoint that the file `latest` or `best` at `path` names. The
- * caller frees *out. Returns false if the file is missing or names no checkpoint, or without
- * memory. */
+ * caller frees *out. Returns false if the file is missing, if it names no checkpoint, or if memory
+ * runs out. */
 static bool named_model(const char *path, char **out) {
     char *name = NULL, *joined;
     size_t size;

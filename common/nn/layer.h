@@ -80,7 +80,7 @@ typedef struct cop_layer {
     int64_t mask_offset;
     const struct cop_layer *next; /* the following layer of the model; NULL: this is the last */
     /* Set only in a thinned network (thin.h), else NULL and 0: where the sums of the layer's
-     * product are cut (cop_gemm.blocks), and how many such places there are. */
+     * product are cut into blocks (cop_gemm.blocks), and the number of these blocks. */
     const int *blocks;
     int block_count;
     /* Set only in a thinned network, else NULL: which units of its input the layer passes on, in
@@ -226,7 +226,7 @@ typedef struct cop_layer_ops {
     cop_layer_thin thin;
 } cop_layer_ops;
 
-/* The layer's words in the mask arena: mask_words(layer, c->ld) of them. */
+/* Returns the layer's part of the mask arena. It has mask_words(layer, c->ld) words. */
 static inline uint16_t *cop_layer_masks(const cop_layer *layer, const cop_layer_context *c) {
     COP_ASSERT(layer->ops->mask_words && c->masks && c->ld % COP_COLUMNS_PAD == 0);
     return c->masks + layer->mask_offset * (c->ld / COP_COLUMNS_PAD);

@@ -62,18 +62,19 @@ typedef enum cop_lane_role {
 typedef struct cop_lane {
     char process[64], name[64]; /* of the thread, for people */
     cop_lane_role role;
-    cop_phase phase; /* the present one */
+    cop_phase phase; /* the current phase */
     int layer;
     uint32_t step;
-    uint64_t since_ns;                           /* when the present phase began */
+    uint64_t since_ns;                           /* when the current phase began */
     uint64_t step_began_ns;                      /* 0: no span of a step is open */
-    uint64_t ns[COP_PHASES][COP_LAYERS_MAX + 1]; /* time spent; the last column: of no layer */
+    uint64_t ns[COP_PHASES][COP_LAYERS_MAX + 1]; /* time spent in each phase and layer; the last
+                                                    column is for phases without a layer */
     uint64_t count[COP_PHASES];                  /* how often a phase was entered */
-    uint64_t samples;                            /* trained */
-    uint32_t first_step, last_step;              /* that were trained; 0: none */
-    uint64_t bytes;                              /* read and written by updates */
-    cop_zeros inputs[COP_LAYERS_MAX];            /* in the inputs of layers with parameters */
-    cop_zeros gradients[COP_LAYERS_MAX];         /* in the gradients of their outputs */
+    uint64_t samples;                            /* samples that were trained */
+    uint32_t first_step, last_step;   /* the first and the last step that were trained; 0: none */
+    uint64_t bytes;                   /* bytes that updates read and wrote */
+    cop_zeros inputs[COP_LAYERS_MAX]; /* zeros in the inputs of layers with parameters */
+    cop_zeros gradients[COP_LAYERS_MAX]; /* zeros in the gradients of these layers' outputs */
     cop_span *spans;
     size_t span_count, span_max;
     uint64_t spans_lost; /* spans beyond span_max */
@@ -98,22 +99,22 @@ const cop_lane *cop_profile_at(const cop_profile *profile, size_t index);
 /* The functions below do nothing if `lane` is NULL. */
 
 void cop_lane_switch(cop_lane *lane, cop_phase phase, int layer);
-/* Ends the present phase and begins the next one. layer: its index in the model, or
- * COP_NO_LAYER. */
+/* Ends the current phase and begins the next one, which belongs to layer `layer` (its index in the
+ * model), or to no layer (COP_NO_LAYER). */
 static inline void cop_lane_enter(cop_lane *lane, cop_phase phase, int layer) {
     if (lane) cop_lane_switch(lane, phase, layer);
 }
-/* Ends the present phase without counting its time. The lane is then IDLE. */
+/* Ends the current phase without counting its time. The lane is then IDLE. */
 void cop_lane_discard(cop_lane *lane);
-/* Adds a span that another thread or clock has measured. It does not change the present phase. */
+/* Adds a span that another thread or clock has measured. It does not change the current phase. */
 void cop_lane_add(cop_lane *lane, cop_phase phase, uint64_t step, uint64_t begin_ns,
                   uint64_t end_ns);
 /* Opens the span of a step, which contains the following phases, and counts its samples. */
 void cop_lane_begin_step(cop_lane *lane, uint64_t step, uint64_t samples);
 /* Ends the span of the step. The lane is then in the phase `next`. */
 void cop_lane_end_step(cop_lane *lane, cop_phase next);
-/* True: the lane wants to know now how many zeros there are. That is so in one step of 16, because
- * counting takes time, too. */
+/* True: the zeros of tensors should be counted now. This is so in one step of 16, because counting
+ * takes time. */
 bool cop_lane_counts_zeros(const cop_lane *lane);
 /* Adds the number of zeros in rows x columns values, whose rows are `ld` values apart. */
 void cop_lane_count_zeros(cop_zeros *zeros, const float *values, const int shape[3]);

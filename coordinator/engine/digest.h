@@ -5,7 +5,7 @@
 #include "coordinator/engine/engine.h"
 
 /* The hash of a gradient, keyed with this run's secret. It is never 0, and all NaNs count as one
- * value. *finite is set to whether all values are finite. Any thread. */
+ * value. Sets *finite to true if all values are finite, otherwise to false. Any thread. */
 uint64_t coord_digest(const coord_engine *engine, const cop_buffer *gradient, bool *finite);
 
 #endif

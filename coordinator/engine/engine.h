@@ -17,8 +17,8 @@
 
 /* The place of a result that arrived. The core knows the result by the number of its slot. */
 typedef struct coord_slot {
-    cop_buffer *gradient; /* a gradient, or the outputs of an ensemble's members, of which the slot
-                             holds a reference; NULL: the result has no tensor */
+    cop_buffer *gradient; /* a gradient, or the outputs of an ensemble's members; the slot holds one
+                             reference; NULL: the result has no tensor */
     bool used;
 } coord_slot;
 
@@ -27,29 +27,29 @@ typedef struct coord_evaluation coord_evaluation;
 
 /* An event in the queue, with a copy of its text. */
 typedef struct coord_waiting {
-    coord_event event; /* event.text only says whether there is a text; NULL: none */
-    char text[256];    /* the text, cut off if it is longer: the core uses no more than this */
+    coord_event event; /* event.text is NULL if the event has no text, which `text` has otherwise */
+    char text[256];    /* the event's text, truncated to 255 bytes; the core uses no more of it */
 } coord_waiting;
 
 struct coord_engine {
-    void *owner; /* of the engine: for the use of carry_out */
+    void *owner; /* an argument for carry_out, which only its owner interprets */
     void (*carry_out)(coord_engine *engine, const coord_action *action);
     const coord_listener *listener; /* NULL: nobody listens */
     void *listener_state;           /* the listener's own state */
     const cop_kernels *kernels;
     char *state_folder; /* NULL: nothing is stored */
-    bool share_memory;  /* weights of training jobs are in memory that workers can map */
+    bool share_memory;  /* workers on this host can map the weights of training jobs */
     uv_loop_t loop;
     uv_async_t wake; /* wakes the loop thread when mail was posted */
     coord_loop_latency latency;
     uv_mutex_t mail_mutex;             /* protects mail_head and mail_tail */
     coord_mail *mail_head, *mail_tail; /* a list, the oldest mail first */
-    coord_mail *deferred;              /* runs when the actions of the event are carried out */
+    coord_mail *deferred;              /* mail that runs after the actions of the current event */
     bool stopping;
     coord_core *core;
-    coord_actions actions; /* of the newest event */
-    /* Of a profile; NULL: there is none. `updates` has whole updates, update_lanes[i] the parts
-     * that compute thread i + 1 takes. */
+    coord_actions actions; /* the actions that the newest event caused */
+    /* Lanes of a profile; NULL: no profile is made. `updates` records whole updates.
+     * update_lanes[i] records the parts of updates that compute thread i + 1 runs. */
     cop_lane *updates, *update_lanes[COP_WORKER_THREADS_MAX];
     cop_thread_pool *pool; /* the compute threads: averages, updates, sums of ensembles */
     coord_store *store;
@@ -79,15 +79,16 @@ void coord_engine_read_mail(coord_engine *engine);
 /* Frees the loop, the mailbox, jobs, evaluations, slots and the queue. The loop's handles must be
  * closed. The core, the store and the thread pools belong to the server. */
 void coord_engine_fini(coord_engine *engine);
-/* Has mail->run called on the loop thread, after the mail that was posted before. The mail's memory
- * belongs to the caller, and must stay valid until `run` is called. Any thread. */
+/* Arranges that mail->run is called on the loop thread, after all mail that was posted earlier. The
+ * mail's memory belongs to the caller, and must stay valid until `run` is called. Any thread. */
 void coord_post(coord_engine *engine, coord_mail *mail);
-/* Has mail->run called on this thread as soon as all actions of the present event have been carried
- * out. Only while an action is being carried out. Otherwise as coord_post. */
+/* Arranges that mail->run is called on this thread as soon as all actions of the current event have
+ * been carried out. May be called only while an action is being carried out. The mail's memory is
+ * as in coord_post. */
 void coord_defer(coord_engine *engine, coord_mail *mail);
 /* Queues a copy of the event and its text, passes the queued events to the core in order, and
- * carries out the actions that follow. An action may call this again: its event is then only
- * queued, and the outer call takes it in turn.
+ * carries out the actions that follow. An action may call this function again. The inner call only
+ * queues its event, and the outer call passes it to the core later.
  *
  * If the core has no memory for an event, that event and those behind it stay queued until the next
  * call (a tick at the latest). Exceptions: ticks, heartbeats, joins and new evaluations or
@@ -105,7 +106,7 @@ void coord_engine_note(coord_engine *engine, const coord_action *action, const c
 
 /* ---- results.c ---- */
 /* Takes a free slot for a result and returns its number; 0: all slots are taken. The slot holds a
- * reference of `gradient`; NULL: the result has no tensor. */
+ * reference of its own to `gradient`; NULL: the result has no tensor. */
 uint64_t coord_take_slot(coord_engine *engine, cop_buffer *gradient);
 
 /* Releases the slot's reference and makes the slot free. Slot 0: does nothing. */

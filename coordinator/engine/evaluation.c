@@ -1,7 +1,7 @@
 /* Evaluations on the pool. See evaluation.h. An ensemble's outputs are added slice by slice on the
- * compute threads, in batches: what arrives while one batch is added makes the next. Each part of
- * the task handles its own slices, so no two threads touch the same one. Within a slice, outputs
- * are added in the order of blocks, which is that of members. */
+ * compute threads, in batches: outputs that arrive while one batch is being added form the next
+ * batch. Each part of the task handles its own slices, so no two threads touch the same one. Within
+ * a slice, outputs are added in the order of their blocks, which is the order of the members. */
 #include "coordinator/engine/evaluation.h"
 
 #include <stdio.h>
@@ -71,8 +71,8 @@ static uint32_t clamp(uint64_t low, uint64_t value, uint64_t high) {
     return (uint32_t)(value < low ? low : value > high ? high : value);
 }
 
-/* Fills e->info with what the core must know, e.g. how many members go into a lease, and how many
- * results are held. */
+/* Fills e->info with what the core must know about the evaluation, for example how many members a
+ * lease has, and how many results are held at a time. */
 static cop_err plan(coord_evaluation *e, cop_error *error) {
     const cop_model *model = e->model[0].built->model;
     const uint32_t slices = (e->samples - 1) / COP_EVAL_SLICE + 1,
@@ -168,7 +168,8 @@ void coord_evaluation_free(coord_evaluation *e) {
 cop_err coord_evaluation_start(coord_engine *engine, coord_evaluation *e, uint64_t id) {
     coord_job_view view;
     coord_event added = {.type = COORD_EVENT_JOB_ADDED, .job = id};
-    if (engine->starved) return COP_ERR_NO_MEMORY; /* it would wait behind others */
+    /* The new event would have to wait behind events that the core had no memory for. */
+    if (engine->starved) return COP_ERR_NO_MEMORY;
     e->id = e->info.job = id;
     e->engine = engine;
     e->started_ns = e->heard_ns = cop_clock_ns();
@@ -180,7 +181,7 @@ cop_err coord_evaluation_start(coord_engine *engine, coord_evaluation *e, uint64
 void coord_evaluation_unload(coord_evaluation *e) {
     e->ended = true;
     e->ended_ns = cop_clock_ns();
-    if (!e->batch) release_tensors(e); /* else when the batch is done */
+    if (!e->batch) release_tensors(e); /* otherwise batch_arrived releases them */
 }
 
 /* ---- leases ---- */
@@ -210,7 +211,8 @@ cop_err coord_evaluation_fill_lease(coord_evaluation *e, const coord_action *act
     cop_data_copy(part, action->lease.first, count, &room);
     rows->size = count * part->stride;
     labels->size = count * sizeof(int32_t);
-    /* Each version has a spec of its own. */
+    /* Each version of an ensemble of models has its own spec. So a worker that lacks the version
+     * lacks the spec, too. */
     if (pull->have_job == e->id && pull->have_version == action->lease.version + 1) return COP_OK;
     message->part[COP_PART_WEIGHTS] = cop_buffer_hold(m->weights);
     message->part[COP_PART_JOB] = cop_buffer_hold(m->spec);
@@ -234,7 +236,7 @@ static coord_evaluation *evaluation_of_task(cop_task *task) {
     return (coord_evaluation *)(void *)((char *)task - offsetof(coord_evaluation, task));
 }
 
-/* On a compute thread. */
+/* Adds the outputs of the slices that belong to one part. Runs on a compute thread. */
 static void add_part(cop_task *task, int thread, int part) {
     coord_evaluation *e = evaluation_of_task(task);
     (void)thread;
@@ -242,7 +244,7 @@ static void add_part(cop_task *task, int thread, int part) {
         const coord_evaluation_block *b = &e->blocks[(e->first + i) % e->info.window];
         if (b->slice % (uint32_t)task->parts != (uint32_t)part) continue;
         bool finite = cop_ensemble_slices_add(e->slices, b->slice, b->members, b->logits->data);
-        COP_ASSERT(finite); /* else the core would not have passed it on */
+        COP_ASSERT(finite); /* the core passes on only results whose values are finite */
     }
 }
 
@@ -261,7 +263,7 @@ static void start_batch(coord_evaluation *e) {
     cop_thread_pool_submit(e->engine->pool, &e->task);
 }
 
-/* On the loop: the batch was added. */
+/* Runs on the loop thread after a batch was added. */
 static void batch_arrived(coord_engine *engine, coord_mail *mail) {
     coord_evaluation *e =
         (coord_evaluation *)(void *)((char *)mail - offsetof(coord_evaluation, mail));

@@ -36,7 +36,8 @@ struct coord_evaluation {
     bool plain;          /* only loss and error of one model; false: an ensemble */
     bool each_model;     /* every model is a member; false: members are drawn from one model */
     cop_average average; /* how members are averaged; 0: the network without dropout */
-    uint32_t counts[COP_ENSEMBLE_COUNTS_MAX]; /* numbers of members to report, ascending */
+    uint32_t counts[COP_ENSEMBLE_COUNTS_MAX]; /* ensemble sizes for which figures are reported,
+                                                 ascending */
     uint32_t count;                           /* entries of `counts` */
     /* These are released when the evaluation has ended. */
     coord_evaluation_model model[COORD_MODELS_MAX];
@@ -58,7 +59,7 @@ struct coord_evaluation {
     /* the outcome */
     cop_ensemble_figures figures[COP_ENSEMBLE_COUNTS_MAX]; /* one for each of `counts` */
     uint32_t figure_count;                                 /* figures that are known so far */
-    uint32_t samples;                                      /* of the test part */
+    uint32_t samples;                                      /* number of samples of the test part */
     uint64_t started_ns;
     uint64_t ended_ns;
     uint64_t heard_ns; /* when its client last asked */
@@ -75,7 +76,7 @@ cop_err coord_evaluation_start(coord_engine *engine, coord_evaluation *evaluatio
 
 /* The evaluation with this job number; NULL: there is none. */
 coord_evaluation *coord_evaluation_find(coord_engine *engine, uint64_t job);
-/* The job of the model that a lease is about; the evaluation owns it. */
+/* The job of the model that the lease in `action` uses; the evaluation owns it. */
 cop_job *coord_evaluation_job(const coord_evaluation *evaluation, const coord_action *action);
 /* Fills the tensors of a lease message, and sets message->lease.whole (all members are whole
  * networks). Weights and job are left out if `pull` says that the worker has them.

@@ -7,8 +7,9 @@
 #include "coordinator/engine/mail.h"
 
 typedef struct coord_listener {
-    /* `load` must carry out ACTION_LOAD, and `rollback` ACTION_ROLLBACK: load the job's weights of
-     * at most `max_step` steps, then dispatch JOB_LOADED or JOB_FAILED. */
+    /* `load` must carry out ACTION_LOAD, and `rollback` ACTION_ROLLBACK. Both load the newest
+     * weights of the job that have at most `max_step` completed steps, then dispatch JOB_LOADED or
+     * JOB_FAILED. */
     void (*load)(coord_engine *engine, uint64_t job, uint64_t max_step);
     void (*rollback)(coord_engine *engine, uint64_t job, uint64_t max_step);
     /* Reports METRICS, EPOCH, EVALUATED, STATE or CHECKPOINT. Only CHECKPOINT uses the last two:

@@ -22,7 +22,8 @@ void coord_post(coord_engine *engine, coord_mail *mail) {
     else
         engine->mail_head = mail;
     engine->mail_tail = mail;
-    uv_async_send(&engine->wake); /* under the mutex, so that the handle cannot be closed before */
+    uv_async_send(&engine->wake); /* still under the mutex, so that the handle cannot be closed
+                                     before this call */
     uv_mutex_unlock(&engine->mail_mutex);
 }
 
@@ -91,7 +92,7 @@ static bool comes_again(const coord_event *e) {
            (e->type == COORD_EVENT_RESULT && e->worker != COORD_SELF);
 }
 
-/* Removes the events before `from`, and of the others those that may not wait. */
+/* Removes from the queue all events before index `from`, and later events that may not wait. */
 static void keep_waiting(coord_engine *engine, uint32_t from) {
     const bool before = engine->starved;
     uint32_t count = 0;

@@ -22,7 +22,7 @@ typedef struct coord_times {
 
 typedef struct coord_loop_latency {
     uv_prepare_t prepare;
-    cop_lane *lane;        /* of the loop in a profile; NULL: there is none */
+    cop_lane *lane;        /* the loop thread's lane in a profile; NULL: no profile is made */
     uint64_t since_ns;     /* when the last round ended */
     uint64_t slept_ns;     /* total time slept until then */
     uint64_t computed_ns;  /* processor time of the thread until then */
@@ -31,7 +31,8 @@ typedef struct coord_loop_latency {
 } coord_loop_latency;
 
 void coord_times_add(coord_times *times, uint64_t ns);
-/* The time in ns that this share (0 to 1) of all times did not exceed; 0: there are no times. */
+/* Returns a quantile in ns: a fraction `share` (0 to 1) of all times did not exceed it. 0: there
+ * are no times. */
 uint64_t coord_times_quantile(const coord_times *times, double share);
 
 /* Starts measuring the rounds of the loop, which must be configured with UV_METRICS_IDLE_TIME. The

@@ -1,5 +1,6 @@
 /* The coordinator's own computation of a block on which workers disagree, or that nobody else can
- * check. Runs on libuv's thread pool and holds the job, the weights and the samples. */
+ * check. A computation runs on libuv's thread pool. It holds references to the job, the weights and
+ * the samples. */
 #include <math.h>
 #include <stdio.h>
 #include <string.h>
@@ -108,7 +109,7 @@ static void compute_work(uv_work_t *work) {
     r->compute_ns = cop_clock_ns() - began;
 }
 
-/* Answers a COMPUTE; r NULL: nothing was computed. */
+/* Reports the outcome of an ACTION_COMPUTE to the core. r NULL: nothing was computed. */
 static void answer(coord_engine *engine, const coord_action *a, const recomputation *r) {
     const bool failed = !r || r->error.code != COP_OK;
     coord_event event = {.type = COORD_EVENT_RESULT,
@@ -168,7 +169,8 @@ static cop_err fill_lease(coord_engine *engine, recomputation *r) {
     const coord_action *action = &r->action;
     coord_resident *resident = coord_resident_find(engine, action->job);
     coord_evaluation *evaluation = coord_evaluation_find(engine, action->job);
-    const cop_pull nothing = {0}; /* what the asker already has: nothing */
+    const cop_pull nothing = {0}; /* asks for the whole lease: this process keeps no job and no
+                                     weights of earlier leases */
     COP_ASSERT(resident || evaluation);
     r->job = cop_job_hold(evaluation ? coord_evaluation_job(evaluation, action) : resident->job);
     if (evaluation) return coord_evaluation_fill_lease(evaluation, action, &nothing, &r->lease);

@@ -104,7 +104,8 @@ static void zero_version(const coord_resident *r, coord_version *v) {
 }
 
 /* Removes the checkpoints after `step`, which cannot be trusted, before the job goes on. The
- * removal must survive a loss of power: if one came back, nobody would know that it is wrong. */
+ * removal must survive a power failure: if a removed checkpoint came back, nothing would show that
+ * it is wrong. */
 static cop_err discard_after(const coord_resident *r, uint64_t step, cop_checkpoint *start,
                              cop_error *error) {
     for (int tries = 0;; tries++) {
@@ -171,7 +172,7 @@ cop_err coord_resident_return(coord_resident *r, uint64_t max_step, cop_checkpoi
                               cop_str *notes, cop_error *error) {
     coord_start_at at = {.folder = r->folder, .resume = true, .max_step = max_step};
     COP_ASSERT(!r->update_running);
-    release_version(&r->current); /* leases and checkpoints that hold its buffers keep them */
+    release_version(&r->current); /* leases and checkpoints still hold references to its buffers */
     release_version(&r->next);
     if (!take_version(r, &r->current) || !take_version(r, &r->next))
         return cop_fail(error, COP_ERR_NO_MEMORY, "out of memory for the weights of job %s",
@@ -274,9 +275,9 @@ static uint64_t digest_of_slot(const coord_engine *engine, uint64_t slot) {
     return coord_digest(engine, engine->slots[slot - 1].gradient, &finite);
 }
 
-/* Fills in which block's gradient is not finite, the first if there are several, and its digest, by
- * which it is compared with a second result. If all gradients are finite and only their sum is not,
- * fills in the first block and, if the job is audited, the digests of all blocks. */
+/* Fills in the first block whose gradient is not finite, and the digest of this gradient, which is
+ * compared with the digest of a second result. If all gradients are finite and only their sum is
+ * not, fills in the first block and, if the job is audited, the digests of all blocks. */
 static void find_bad_block(const coord_engine *engine, coord_resident *r, coord_event *event) {
     size_t count = flat_bytes(r) / sizeof(float);
     uint32_t bad = UINT32_MAX;
@@ -313,7 +314,7 @@ static void profile_update(coord_engine *engine, const coord_resident *r) {
     lane->bytes += flat_bytes(r) * (r->update_count + 2 + 2 * (uint64_t)r->states);
 }
 
-/* Gives the slots the copies of their gradients, if there are any. */
+/* Replaces the gradients in the slots by their copies, if copies were made. */
 static void keep_copies(const coord_engine *engine, coord_resident *r) {
     for (uint32_t i = 0; i < r->update_count; i++) {
         if (!r->copies[i]) continue;
@@ -324,7 +325,8 @@ static void keep_copies(const coord_engine *engine, coord_resident *r) {
     }
 }
 
-/* On the loop: the new version becomes the current one, unless a gradient was not finite. */
+/* Runs on the loop thread after an update. The new version becomes the current one, unless a
+ * gradient was not finite. */
 static void update_arrived(coord_engine *engine, coord_mail *mail) {
     coord_resident *r =
         (coord_resident *)(void *)((char *)mail - offsetof(coord_resident, task_mail));
@@ -348,9 +350,9 @@ static void update_arrived(coord_engine *engine, coord_mail *mail) {
     coord_dispatch(engine, &event);
 }
 
-/* Copies the gradients that workers could still change. False: there is none, or no memory for the
- * copies; then the worker of a block that is blamed next may be honest. Compute thread: the loop
- * thread leaves the slots of a running update alone. */
+/* Copies the gradients that workers could still change. False: there are no such gradients, or no
+ * memory for the copies. Without the copies, a block may be blamed whose worker is honest. Compute
+ * thread: the loop thread leaves the slots of a running update alone. */
 static bool copy_gradients(coord_resident *r) {
     for (uint32_t i = 0; i < r->update_count; i++) {
         const cop_buffer *shared = r->engine->slots[r->update_slots[i] - 1].gradient;
@@ -362,8 +364,9 @@ static bool copy_gradients(coord_resident *r) {
     return true;
 }
 
-/* If a value was not finite, and a worker could have changed gradients meanwhile, repeats the
- * update with copies: what follows depends on which block has that value. */
+/* If a value was not finite, and a worker could have changed its gradient during the update,
+ * repeats the update with copies of the gradients. Then everything that follows is decided on the
+ * same bytes. */
 static void update_done(cop_task *task) {
     coord_resident *r = resident_of_task(task);
     if (!r->stable && !atomic_load(&r->finite) && copy_gradients(r)) {

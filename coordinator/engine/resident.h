@@ -45,17 +45,17 @@ typedef struct coord_resident {
     coord_engine *engine;
     cop_update update;
     coord_version next;       /* the version that the update writes */
-    const float **gradients;  /* (shards) of its blocks */
-    cop_buffer **copies;      /* (shards) of gradients that were in shared memory; NULL: none */
+    const float **gradients;  /* (shards) gradients of its blocks */
+    cop_buffer **copies;      /* (shards) copies of gradients in shared memory; NULL: not copied */
     uint64_t *update_slots;   /* (shards) slots of these gradients */
     uint32_t *update_first;   /* (shards) first shards of its blocks */
-    uint64_t *update_digests; /* (shards) digests of its blocks' gradients, if only their sum is not
-                                 finite and the job is audited */
+    uint64_t *update_digests; /* (shards) digests of its blocks' gradients; filled only if all
+                                 gradients are finite, their sum is not, and the job is audited */
     int16_t *tree_ops;        /* (2 * shards) the operations of `tree` */
     cop_tree tree;            /* the order in which the gradients are added */
     uint32_t update_count;    /* number of its blocks */
     bool update_running;
-    uint64_t update_began_ns; /* the running update; 0: there is no profile */
+    uint64_t update_began_ns; /* when the running update began; 0: no profile is made */
     bool stable;              /* only this process can write to the gradients */
     bool unload_wanted;       /* release everything as soon as the update is done */
     atomic_int finite;        /* 0: the update found a value that is not finite */
@@ -68,7 +68,7 @@ coord_resident *coord_resident_find(coord_engine *engine, uint64_t job);
 /* What a job starts from. */
 typedef struct coord_start_at {
     cop_job *job;       /* owned by the resident from now on, even if the call fails */
-    cop_data *data;     /* likewise */
+    cop_data *data;     /* owned by the resident from now on, even if the call fails */
     const char *folder; /* copied; NULL: no checkpoints */
     bool share;         /* the weights are in memory that workers can map */
     bool resume;        /* start from a checkpoint, if there is one */
@@ -82,9 +82,9 @@ typedef struct coord_start_at {
 cop_err coord_resident_prepare(coord_resident *resident, const coord_start_at *at,
                                cop_checkpoint *start, cop_str *notes, cop_error *error);
 /* Carries out ACTION_ROLLBACK: replaces the weights by those of the newest checkpoint of up to
- * `max_step` steps, or by initial weights if there is none, and removes later checkpoints. No lease
- * may be given meanwhile. *start and `notes` are as in coord_resident_prepare. Slow: runs on
- * libuv's thread pool. */
+ * `max_step` steps, or by initial weights if there is none, and removes later checkpoints. The
+ * caller must not give out leases of the job meanwhile. *start and `notes` are as in
+ * coord_resident_prepare. Slow: runs on libuv's thread pool. */
 cop_err coord_resident_return(coord_resident *resident, uint64_t max_step, cop_checkpoint *start,
                               cop_str *notes, cop_error *error);
 /* Frees everything that the resident holds, and makes its place free. No update may be running. */
@@ -103,7 +103,7 @@ void coord_resident_update(coord_engine *engine, coord_resident *resident,
 void coord_resident_describe(const coord_resident *resident, const coord_action *action,
                              const cop_buffer *gradient, char *out, size_t size);
 
-/* Fills *out with what the core must know of a training job. */
+/* Fills *out with what the core must know about a training job. */
 void coord_job_info_make(const cop_job *job, uint64_t id, coord_job_state state,
                          coord_job_info *out);
 

@@ -67,7 +67,8 @@ static cop_err write_files(save_request *r, const cop_job *job, cop_error *error
     return e;
 }
 
-/* On the loop: reports to the core, the store and the watchers. */
+/* Runs on the loop thread after a write. Reports its outcome to the core, the store and the
+ * watchers. */
 static void saved(coord_engine *engine, coord_mail *mail) {
     save_request *r = (save_request *)(void *)((char *)mail - offsetof(save_request, mail));
     char text[600] = "";
@@ -87,7 +88,7 @@ static void saved(coord_engine *engine, coord_mail *mail) {
     free_request(r);
 }
 
-/* On the saver's thread. */
+/* Writes the files of a request. Runs on the saver's thread. */
 static void save(cop_task *task) {
     save_request *r = (save_request *)(void *)((char *)task - offsetof(save_request, task));
     cop_error error = {0};

@@ -4,9 +4,9 @@
 
 #include "coordinator/engine/engine.h"
 
-/* Has the saver's thread write a checkpoint of the current version of `resident`, and
- * model.safetensors, too, if the action is final. CHECKPOINTED follows. The request holds
- * references of everything that it needs, so `resident` may be unloaded meanwhile. Loop thread. */
+/* Asks the saver's thread to write a checkpoint of the current version of `resident`. If the action
+ * is final, the thread also writes model.safetensors. CHECKPOINTED follows. The request holds
+ * references to everything that it needs, so `resident` may be unloaded meanwhile. Loop thread. */
 void coord_saver_submit(coord_engine *engine, coord_resident *resident, const coord_action *action);
 
 #endif

@@ -1,13 +1,13 @@
 /* Memory shared with workers on this host (docs/explanation/trust.md). A worker that has opened the
  * coordinator's segment shares its host and user. From then on its leases name the segment of the
- * weights, and a segment for the gradient, its "room". Both stay the coordinator's: if the worker
- * is killed, or never answers, the coordinator only drops its references.
+ * weights, and a segment for the gradient, its "room". The coordinator owns both. If the worker is
+ * killed, or never answers, the coordinator only drops its references.
  *
  * - Nobody writes to weights that a worker reads: its session holds them until its next PULL.
- * - A worker can write only to its own rooms, and at any time. So a gradient that is compared with
- *   another is first copied, and one that is not compared is read in place once, by the update. If
- *   that finds a value that is not finite, the engine copies the gradients and repeats the update,
- *   so that everything that follows is decided on the same bytes. */
+ * - A worker can write only to its own rooms, and at any time. So the coordinator copies a gradient
+ *   before it compares it with another one. It does not copy other gradients: the update reads them
+ *   once, in place. If the update finds a value that is not finite, the engine copies the gradients
+ *   and repeats the update, so that everything that follows is decided on the same bytes. */
 #include "coordinator/server/server.h"
 
 #include "common/base/hash.h"
@@ -35,7 +35,7 @@ void coord_share_offer(const coord_server *server, const cop_hello *hello, cop_w
 }
 
 void coord_share_check(const coord_server *server, coord_session *s, const cop_pull *pull) {
-    cop_buffer_release(s->lent_weights); /* the worker reads them no more */
+    cop_buffer_release(s->lent_weights); /* the worker no longer reads them */
     s->lent_weights = NULL;
     if (!pull->has_proof || !server->proof || s->shares || s->proof_refused) return;
     s->shares = cop_equal_constant_time(pull->proof, server->proof->secret, sizeof pull->proof);
@@ -49,7 +49,8 @@ void coord_share_check(const coord_server *server, coord_session *s, const cop_p
                      s->name);
 }
 
-/* Sees to it that the session has a room of this size. If there is no memory, it has none. */
+/* Makes sure that the session has a room of this size. If memory runs out, the session has no
+ * room. */
 static void take_room(coord_session *s, size_t size) {
     if (s->rooms && s->room_size != size) {
         cop_buffer_release(s->room);
