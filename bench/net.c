@@ -23,7 +23,7 @@ typedef struct bench {
     size_t size;
     int rounds;
     const char *url; /* NULL: memory */
-    cop_tls *tls[2]; /* for tls+tcp: of the server, of the links */
+    cop_tls *tls[2]; /* certificates of the server and of the links; only for tls+tcp */
     uv_loop_t loop;
     uv_async_t stop;
     cop_server *server;
@@ -34,7 +34,7 @@ typedef struct bench {
 typedef struct asker {
     bench *bench;
     uv_thread_t thread;
-    double milliseconds; /* per round trip */
+    double milliseconds; /* time of one round trip */
 } asker;
 
 static void on_request(void *context, cop_request *request) {

@@ -28,7 +28,7 @@ typedef struct coord_config {
     uint32_t sessions_per_identity, watches_per_identity;
     uint64_t quota;     /* maximum bytes of data sets; 0: no limit */
     int update_threads; /* number of compute threads; 0: the number of cores, at most 4 */
-    bool share_memory;  /* with workers of this host and user */
+    bool share_memory;  /* share memory with workers of this host and user */
     bool insecure;      /* may listen for other machines without encryption */
     const cop_tls *tls; /* for tls+tcp:// addresses; borrowed; NULL: there are no certificates */
     const cop_kernels *kernels;
@@ -73,12 +73,13 @@ const char *coord_token(const coord_server *server);
 /* ---- for `coppice run`: one job in this process, without a store ---- */
 typedef struct coord_progress {
     uint64_t step;          /* steps done so far */
-    uint64_t steps;         /* of the whole job */
-    uint64_t first_step_ms; /* from coord_run_submit to the end of the first step; 0: not yet */
+    uint64_t steps;         /* number of steps of the whole job */
+    uint64_t first_step_ms; /* time from coord_run_submit to the end of the first step; 0: no
+                               step has ended */
     double epoch;           /* epochs done so far, with a fraction */
     double train_loss;      /* mean over the last epoch; in the first epoch, the mean so far */
-    double test_error;      /* of the last evaluation, as a fraction */
-    double test_loss;       /* of the last evaluation */
+    double test_error;      /* share of wrong samples in the last evaluation */
+    double test_loss;       /* loss of the last evaluation */
     double samples_per_s;   /* present speed of training */
     double seconds;         /* of training so far */
     double eta_seconds;     /* estimated time to the end of the job */
@@ -90,7 +91,8 @@ typedef struct coord_progress {
     uint64_t leases_repeated;
     int workers;     /* connected to the coordinator */
     int state;       /* Coppice__Api__State */
-    char digest[65]; /* of the weights in the newest checkpoint; when completed, the final ones */
+    char digest[65]; /* digest of the weights in the newest checkpoint; of a completed job, of
+                        its final weights */
     char text[512];  /* error or warning; "": none */
 } coord_progress;
 typedef struct coord_run_options {
@@ -117,7 +119,7 @@ typedef struct coord_figure {
     uint64_t step;
     double loss;    /* mean over samples */
     double error;   /* share of the samples that were classified wrongly; valid if has_error */
-    double seconds; /* of training up to this step; valid if has_seconds */
+    double seconds; /* seconds of training until this step; valid if has_seconds */
     bool has_error;
     bool has_seconds;
 } coord_figure;

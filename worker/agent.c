@@ -106,7 +106,7 @@ worker_action worker_agent_step(worker_agent *agent, const worker_event *event, 
         if (agent->draining && event->drain) return end(agent, COP_OK);
         if (event->drain) {
             agent->draining = true;
-            return pull(agent); /* with goodbye, because the agent drains now */
+            return pull(agent); /* this PULL says goodbye, because the agent drains now */
         }
         if (event->retry_ms) return wait_as_asked(event->retry_ms);
         return pull(agent);

@@ -30,10 +30,10 @@ typedef enum worker_event_type {
 
 typedef struct worker_event {
     worker_event_type type;
-    uint32_t retry_ms; /* of NOTHING: wait this long before the next PULL; 0: do not wait */
-    bool drain;        /* of NOTHING: the coordinator asks this worker to leave the pool */
-    bool unknown;      /* of NOTHING: the coordinator does not know this worker */
-    cop_err error;     /* of FAILED: the reason; never OK */
+    uint32_t retry_ms; /* NOTHING: wait this long before the next PULL; 0: do not wait */
+    bool drain;        /* NOTHING: the coordinator asks this worker to leave the pool */
+    bool unknown;      /* NOTHING: the coordinator does not know this worker */
+    cop_err error;     /* FAILED: why the call failed; never OK */
 } worker_event;
 
 typedef enum worker_action_type {
@@ -46,11 +46,11 @@ typedef enum worker_action_type {
 
 typedef struct worker_action {
     worker_action_type type;
-    uint32_t wait_ms; /* of WAIT */
-    bool goodbye;     /* of PULL: tell the coordinator that this worker accepts no more leases */
+    uint32_t wait_ms; /* WAIT: for how long */
+    bool goodbye;     /* PULL: tell the coordinator that this worker accepts no more leases */
     bool drop_result; /* before the action, drop the result and all weights and jobs: they belong to
                          an earlier session */
-    cop_err error;    /* of END */
+    cop_err error;    /* END: why the worker ends; OK after a drain */
 } worker_action;
 
 typedef struct worker_agent {

@@ -65,7 +65,7 @@ struct worker_compute {
     /* The fields below belong to the current lease. */
     kept_job *job; /* NULL: no lease is running */
     const cop_message *lease;
-    cop_buffer *room; /* for a gradient; NULL: none */
+    cop_buffer *room; /* the buffer into which the gradient is written; NULL: none was offered */
     int32_t *shard_sizes;
     piece *pieces;
     int piece_count;

@@ -38,7 +38,7 @@ struct cop_worker {
     bool drain;              /* finish the lease, then end */
     bool cancel;             /* end soon */
     bool ended;              /* the agent has ended */
-    uint64_t id;             /* of this worker in the session; 0: not joined */
+    uint64_t id;             /* number of this worker in the session; 0: not joined */
     uint64_t session;        /* the coordinator's number of the session */
     uint64_t lease;          /* the lease that is being computed; 0: none */
     uint64_t serial;         /* number of sessions so far */

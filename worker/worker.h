@@ -24,7 +24,7 @@ typedef struct cop_worker_config {
     const char *name;   /* NULL: the name in the certificate, else host name and process id */
     const char *token;  /* NULL: join without a token; if the coordinator denies that, look for one
                            with cop_token_find before each further attempt */
-    const cop_tls *tls; /* for a tls+tcp:// url; borrowed */
+    const cop_tls *tls; /* certificates for a tls+tcp:// url; borrowed */
     int threads;        /* compute threads, 1 to COP_WORKER_THREADS_MAX */
     const cop_kernels *kernels;
     unsigned char self_test[32]; /* digest of the kernels' self-test, for HELLO */

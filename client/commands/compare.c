@@ -17,7 +17,7 @@ typedef struct side {
 
 typedef struct row {
     const char *path;
-    const char *values[CLI_POSITIONAL_MAX]; /* of each job or run; NULL: not set there */
+    const char *values[CLI_POSITIONAL_MAX]; /* value for each job or run; NULL: not set there */
 } row;
 
 typedef struct rows {

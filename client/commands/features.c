@@ -87,7 +87,7 @@ static cop_err draw(const cli_model *m, const cop_layer *layer, const cop_data_p
         tiles.channels = shape.dims[0];
         tiles.height = shape.dims[1];
         tiles.width = shape.dims[2];
-    } else { /* not an image: the weights of a row are drawn as a tile that is nearly square */
+    } else { /* the input is not an image: draws the weights of a row as a nearly square tile */
         tiles.width = (int)ceil(sqrt(p->cols));
         tiles.height = (p->cols + tiles.width - 1) / tiles.width;
         tiles.missing = tiles.width * tiles.height - p->cols;

@@ -30,7 +30,7 @@ typedef struct run_state {
     cli_in_process threads;
     int workers;
     cop_profile *profile;  /* NULL: none is wanted */
-    cop_job *profiled;     /* for the profile: the job that the coordinator owns */
+    cop_job *profiled;     /* the job that the profile describes; the coordinator owns it */
     cli_step_times *times; /* NULL: no profile, or no step was trained */
     uint32_t batch;
     uint64_t began_ns, submitted_ns;
@@ -199,7 +199,7 @@ static cop_err make_profile(run_state *s, const cli_options *options, cop_error 
     if (!s->times) return cop_no_memory(error);
     if (cli_step_times_of(s->profile, model, s->times))
         return cli_step_times_compare(s->profiled, s->kernels, s->times, error);
-    cop_free(s->times); /* for example, a run that was complete already */
+    cop_free(s->times); /* nothing was measured, for example because the run was already complete */
     s->times = NULL;
     return COP_OK;
 }

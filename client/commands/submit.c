@@ -240,7 +240,7 @@ static void print_accepted(const cli_options *options, uint64_t number) {
                                 : "the job is valid; nothing was submitted\n");
     else if (options->json && options->no_wait)
         cli_print("{\"job\":%llu}\n", (unsigned long long)number);
-    else if (!options->json) /* with --no-wait only the number, for scripts */
+    else if (!options->json) /* with --no-wait, prints only the number, for scripts */
         cli_print(options->no_wait ? "%llu\n" : "job %llu\n", (unsigned long long)number);
     fflush(stdout);
 }

@@ -21,7 +21,8 @@ typedef struct pool_run {
     cli_remote remote;
     Coppice__Api__StartEvaluationRequest request;
     unsigned char key[16];
-    uint64_t version; /* of the last answer; the coordinator may hold a watch until it changes */
+    uint64_t version; /* version in the last answer; the coordinator may hold a watch until it
+                         changes */
     uint64_t began_ns;
     uint64_t last_answer_ns; /* before the first answer: the same as began_ns */
     uint64_t idle_since_ns;  /* when the pool was last known to have workers */

@@ -45,8 +45,8 @@ typedef struct run {
 typedef struct worker {
     run *run;
     cop_members *members;
-    cop_ensemble *ensemble; /* for class probabilities; NULL: the outputs are plain */
-    cop_moments *moments;   /* for plain outputs; NULL: the outputs are class probabilities */
+    cop_ensemble *ensemble; /* averages class probabilities; NULL: the outputs are plain */
+    cop_moments *moments;   /* averages plain outputs; NULL: the outputs are class probabilities */
     cop_ensemble_opinion *opinions;
     float *logits; /* [outputs][slice_samples] */
 } worker;

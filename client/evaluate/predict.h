@@ -14,9 +14,9 @@ typedef struct cli_prediction {
     int32_t class; /* the predicted class; -1: the outputs do not stand for classes */
     int32_t shown_count;
     struct {
-        int32_t index; /* of the class or output */
+        int32_t index; /* index of the class or output */
         double value;
-        double deviation; /* of an output, over the members; 0 for a class */
+        double deviation; /* standard deviation of an output, over the members; 0 for a class */
     } shown[CLI_SHOWN];   /* the most probable classes, or the first outputs */
     /* For class probabilities. For a single network, `information` and `variation` are 0. */
     double entropy;
@@ -29,7 +29,8 @@ typedef struct cli_prediction {
 typedef struct cli_predictions {
     const cli_model *model;
     const cop_data_samples *samples; /* the number of a sample in D3 is its index here */
-    uint32_t members;                /* of the ensemble; 0: the whole network, in eval mode */
+    uint32_t members;                /* number of members of the ensemble; 0: the whole network,
+                                        in eval mode */
     bool classes;                    /* the outputs are class probabilities, not plain outputs */
     cli_prediction *results;         /* [samples] */
 } cli_predictions;
@@ -46,7 +47,8 @@ typedef struct cli_predicted {
     uint32_t first; /* index of the first sample of the block */
     uint32_t count;
     const double *values;     /* class probabilities, or means of the plain outputs */
-    const double *deviations; /* of the plain outputs; NULL for class probabilities */
+    const double *deviations; /* standard deviations of the plain outputs; NULL for class
+                                 probabilities */
 } cli_predicted;
 
 /* How to run predictions. */

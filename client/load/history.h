@@ -22,13 +22,13 @@ cop_err cli_history_steps(const cli_options *options, const char *source, uint64
 typedef struct cli_record {
     Coppice__Job *job;       /* owned */
     char name[COP_NAME_MAX]; /* the number of the job, or the name of the run folder */
-    char digest[65];         /* of the newest weights */
+    char digest[65];         /* digest of the newest weights */
     char state[16];          /* as of cli_state_name */
     char evaluated_on[16];   /* the part of the data that the last evaluation used */
-    uint64_t step;           /* of the newest weights */
-    double train_loss;       /* of the last epoch */
-    double loss;             /* of the last evaluation */
-    double error;            /* of the last evaluation */
+    uint64_t step;           /* completed steps of the newest weights */
+    double train_loss;       /* mean training loss of the last epoch */
+    double loss;             /* loss of the last evaluation */
+    double error;            /* share of wrong samples in the last evaluation */
     double seconds;          /* duration of the training */
 } cli_record;
 /* Loads the record of a job or a run folder. The caller frees *out with cli_record_fini, on failure

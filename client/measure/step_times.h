@@ -28,10 +28,12 @@ typedef struct cli_step_times {
     int layer_count;
     cli_layer_times layers[COP_LAYERS_MAX];
     double input, loss, sum;
-    double update;                           /* while the coordinator computes new weights */
-    double transfer;                         /* while the coordinator handles messages */
-    double wait;                             /* for other workers and anything else */
-    double step;                             /* all of the above */
+    double update;                           /* waiting time while the coordinator computes new
+                                                weights */
+    double transfer;                         /* waiting time while the coordinator handles
+                                                messages */
+    double wait;                             /* waiting time for other workers and anything else */
+    double step;                             /* time of a step: the sum of all times above */
     double update_bytes;                     /* read and written by the updates of one step */
     double update_gb_per_s, memory_gb_per_s; /* 0: unknown */
 } cli_step_times;

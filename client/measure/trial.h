@@ -6,16 +6,16 @@
 
 /* What a trial has measured, as means over its steps. The cache keeps the bytes of this struct. */
 typedef struct cli_trial {
-    int32_t workers; /* with one compute thread each, in one process */
+    int32_t workers; /* number of workers, with one compute thread each, in one process */
     int32_t layer_count;
     double step_ms;    /* time of a step, without evaluations and checkpoints */
     double compute_ms; /* thread time of the forward and backward passes of a step */
-    double update_ms;  /* from the last gradient to the new weights */
-    int64_t unix_ms;   /* when it was measured */
+    double update_ms;  /* time from the last gradient to the new weights */
+    int64_t unix_ms;   /* Unix time of the measurement, in ms */
     struct cli_trial_layer {
-        double ms;             /* thread time per step */
+        double ms;             /* thread time that the layer takes per step */
         double input_zeros;    /* share of zeros in the input; below 0: unknown */
-        double gradient_zeros; /* likewise in the gradient of the output */
+        double gradient_zeros; /* share of zeros in the gradient of the output; below 0: unknown */
     } layers[COP_LAYERS_MAX];
 } cli_trial;
 

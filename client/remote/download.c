@@ -17,8 +17,8 @@
 /* One file of a data set. Mirrors may compress it differently. */
 typedef struct get_file {
     const char *name;
-    const char *sha256;  /* of the decompressed content, in hexadecimal */
-    uint64_t size;       /* of the decompressed content */
+    const char *sha256;  /* SHA-256 of the decompressed content, in hexadecimal */
+    uint64_t size;       /* size of the decompressed content */
     uint64_t compressed; /* approximate size of the download, for the progress bar */
 } get_file;
 

@@ -276,7 +276,7 @@ void cli_progress_show(cli_progress *p, double fraction, const char *text) {
     if (p->quiet) return;
     COP_ASSERT(p->started_ns != 0);
     uint64_t now = cop_clock_ns(), since = now - p->last_ns;
-    if (!(fraction >= 0)) fraction = 0; /* also NaN, from 0 / 0 */
+    if (!(fraction >= 0)) fraction = 0; /* the fraction may also be NaN, from 0 / 0 */
     if (fraction > 1) fraction = 1;
     p->last_fraction = fraction;
     if (p->tty) {

@@ -73,7 +73,7 @@ void cop_buffer_release(cop_buffer *buffer) {
 
 typedef struct pool_entry {
     cop_buffer buffer;       /* must be first: the code casts between buffer and entry */
-    struct pool_entry *next; /* in the list of idle buffers */
+    struct pool_entry *next; /* the next idle buffer */
 } pool_entry;
 
 struct cop_buffer_pool {

@@ -8,7 +8,7 @@
 typedef struct kind {
     uint32_t at; /* position of `bytes` in the file */
     const char *bytes;
-    uint32_t length; /* of `bytes` */
+    uint32_t length; /* length of `bytes` */
     const char *name;
 } kind;
 

@@ -24,12 +24,12 @@ typedef enum cop_option_kind {
 } cop_option_kind;
 
 typedef struct cop_option {
-    const char *name;     /* without "--" */
+    const char *name;     /* the option's name without "--" */
     const char *argument; /* the name of the value in --help, such as "FILE"; NULL for a FLAG */
     const char *help;     /* one line for --help */
     char letter;          /* 'q' if -q is a short form; 0: the option has no short form */
     cop_option_kind kind;
-    size_t offset;   /* of the option's field in the caller's struct */
+    size_t offset;   /* offset of the option's field in the caller's struct */
     int64_t minimum; /* the smallest INTEGER */
     int64_t maximum; /* the largest INTEGER, or the size of the array of REPEAT and WORDS */
     /* All valid values, separated by blanks, for shell completion; NULL: completion offers none.
@@ -42,7 +42,7 @@ typedef struct cop_option {
 
 /* The options of one program or command. */
 typedef struct cop_options {
-    const char *program; /* for messages, such as "coppice run" */
+    const char *program; /* how messages name the program, such as "coppice run" */
     const cop_option *rows;
     size_t count;      /* number of rows */
     const char *names; /* the accepted rows' names, separated by blanks; NULL: all are accepted */

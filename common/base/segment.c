@@ -63,7 +63,7 @@ static cop_err map(int fd, const cop_segment_name *name, bool write, cop_segment
         cop_free(s);
         return cop_fail(error, COP_ERR_NO_MEMORY, "cannot map shared memory: %s", strerror(errno));
     }
-    madvise(base, HEAD + name->size, MADV_HUGEPAGE); /* only a hint */
+    madvise(base, HEAD + name->size, MADV_HUGEPAGE); /* only a hint: a failure does no harm */
     s->data = (char *)base + HEAD;
     s->name = *name;
     s->fd = fd;

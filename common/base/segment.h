@@ -20,7 +20,7 @@
 typedef struct cop_segment_name {
     uint64_t id;   /* random; never 0, which stands for "no segment" */
     uint64_t size; /* bytes of data */
-    uint32_t pid;  /* of the owner */
+    uint32_t pid;  /* process id of the owner */
     uint32_t fd;   /* descriptor of the owner */
 } cop_segment_name;
 
@@ -32,7 +32,7 @@ typedef struct cop_segment {
     cop_segment_name name;
     unsigned char secret[COP_SEGMENT_SECRET]; /* random bytes that only the segment contains */
     atomic_int references;
-    int fd; /* of the owner; -1 in other processes */
+    int fd; /* file descriptor of the owner; -1 in other processes */
 } cop_segment;
 
 /* What other processes may do with the data of a segment. */

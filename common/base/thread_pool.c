@@ -10,7 +10,7 @@
 typedef struct pool_thread {
     pthread_t id;
     cop_thread_pool *pool;
-    int number; /* from 1 */
+    int number; /* number of the thread, counted from 1 */
 } pool_thread;
 
 struct cop_thread_pool {

@@ -21,7 +21,7 @@ struct cop_task {
     /* The pool's own fields. */
     int next_part;  /* the next part that a thread will take */
     int unfinished; /* parts that are not complete */
-    cop_task *next; /* in the queue */
+    cop_task *next; /* the next task in the queue */
 };
 
 typedef struct cop_thread_pool cop_thread_pool;

@@ -8,7 +8,7 @@
 
 /* The bytes of a file in memory. The code that filled the struct owns `bytes`. */
 typedef struct cop_data_content {
-    const char *name; /* of the file, for errors */
+    const char *name; /* name of the file, for errors */
     char *bytes;
     size_t size; /* number of bytes */
 } cop_data_content;

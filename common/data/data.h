@@ -147,7 +147,7 @@ typedef struct cop_data_files {
 } cop_data_files;
 /* What to load, and how. */
 typedef struct cop_data_input {
-    const char *name; /* of the new set */
+    const char *name; /* name of the new set */
     cop_data_files train;
     cop_data_files test;     /* all members are NULL if there is no test part */
     const char *label;       /* csv: name or number of the label's column; NULL: the last column */
@@ -265,7 +265,7 @@ void cop_data_ranges(const cop_data_view *view, double *min, double *max);
 
 /* How the training rows are divided into batches (D1). */
 typedef struct cop_data_batches {
-    uint64_t seed;    /* of the job; it decides the order of the rows in each epoch */
+    uint64_t seed;    /* seed of the job; it decides the order of the rows in each epoch */
     uint32_t samples; /* number of training rows of the view */
     uint32_t batch;   /* number of rows of a full batch */
     bool keep_last;   /* true: an epoch ends with a short batch if rows are left over; false: these

@@ -21,7 +21,7 @@ typedef struct gzip_reader {
     z_stream z;
     size_t input_size; /* bytes that zlib has not seen yet */
     bool ended;        /* the last member is complete, and only zeros follow it */
-    const char *name;  /* of the file, for errors */
+    const char *name;  /* name of the file, for errors */
 } gzip_reader;
 
 /* Starts to decompress `in`, whose bytes and name must outlive the reader. Call gzip_end

@@ -36,7 +36,7 @@ cop_err cop_image_decode(const char *name, const void *bytes, size_t size, cop_i
 
 /* An image file in memory. */
 typedef struct image_file {
-    const char *name; /* for errors */
+    const char *name; /* how errors name the image */
     const void *bytes;
     size_t size;         /* number of bytes */
     uint64_t values_max; /* maximum number of values of the image: COP_UNITS_MAX, or

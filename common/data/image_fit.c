@@ -80,7 +80,7 @@ typedef struct axis {
 /* Memory for resizing one plane. */
 typedef struct scratch {
     uint32_t *sums;    /* (y.in, x.out) weighted sums along the rows */
-    uint32_t *weights; /* of one output value */
+    uint32_t *weights; /* weights of the input values for one output value */
 } scratch;
 
 static uint32_t weight_sum(const axis *a) {

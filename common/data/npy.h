@@ -11,7 +11,7 @@
 
 /* One array. */
 typedef struct npy_array {
-    const char *name; /* of the file, for errors */
+    const char *name; /* name of the file, for errors */
     char kind;        /* type of an element: 'u' unsigned, 'i' signed, 'f' float, 'b' bool */
     uint32_t size;    /* bytes of an element: 1, 2, 4 or 8 */
     bool big_endian;  /* byte order of an element */

@@ -17,7 +17,7 @@
 #define LOCAL_SIZE   30
 
 typedef struct archive {
-    const char *name; /* for errors */
+    const char *name; /* how errors name the archive */
     const unsigned char *bytes;
     size_t size;         /* bytes of the archive */
     size_t central;      /* offset of the central directory */
@@ -25,11 +25,11 @@ typedef struct archive {
 } archive;
 
 typedef struct member {
-    const char *name; /* in the archive, without a zero byte at its end */
+    const char *name; /* name of the member in the archive, without a zero byte at its end */
     size_t name_length;
     uint32_t method; /* 0: stored; 8: deflated */
     uint32_t crc;    /* CRC-32 of the decompressed bytes */
-    uint32_t offset; /* of the local header, from the beginning of the archive */
+    uint32_t offset; /* offset of the local header, from the beginning of the archive */
     uint64_t packed; /* bytes in the archive */
     uint64_t size;   /* bytes after decompression */
 } member;

@@ -9,8 +9,8 @@
 /* The description of one part, as in the header of a pack. */
 typedef struct pack_part {
     cop_data_type type;
-    int32_t rank;    /* of a sample, as in cop_data_part */
-    int32_t dims[3]; /* of a sample, as in cop_data_part */
+    int32_t rank;    /* rank of a sample, as in cop_data_part */
+    int32_t dims[3]; /* dimensions of a sample, as in cop_data_part */
     uint32_t count;  /* number of samples */
 } pack_part;
 

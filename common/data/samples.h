@@ -11,8 +11,8 @@
 /* The form of the samples that a model takes, and how its job reads files. */
 typedef struct cop_data_form {
     cop_data_type type;
-    int32_t rank;            /* of a sample, as in cop_data_part */
-    int32_t dims[3];         /* of a sample, as in cop_data_part */
+    int32_t rank;            /* rank of a sample, as in cop_data_part */
+    int32_t dims[3];         /* dimensions of a sample, as in cop_data_part */
     int32_t classes;         /* if there are labels, each must be in [0, classes) */
     bool unlabelled;         /* read no labels; the CSV column in `label`, if any, is dropped */
     const char *label;       /* CSV: the label's column in the job; NULL: the last column */

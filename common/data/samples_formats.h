@@ -6,7 +6,7 @@
 
 /* One format. */
 typedef struct samples_format {
-    const char *name; /* for errors */
+    const char *name; /* how errors name the format */
     /* Does the content have this format? Looks at its first bytes only. */
     bool (*is)(const cop_data_content *content);
     /* Reads the samples. After an error the caller frees what *out already owns. */

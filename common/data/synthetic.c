@@ -98,7 +98,7 @@ static const struct {
 /* The random numbers of one sample: the words of successive blocks of Philox. */
 typedef struct stream {
     cop_rng_key key;
-    uint32_t counter[4]; /* of the next block */
+    uint32_t counter[4]; /* Philox counter of the next block */
     uint32_t words[4];   /* the current block */
     int used;            /* number of its words that were used */
 } stream;

@@ -10,9 +10,9 @@ typedef struct cop_export {
     const cop_model *model;
     const float *weights; /* cop_model_floats long */
     cop_shape sample;     /* a sample's shape in the data set, before the job's own preparation */
-    const char *input;    /* for people: how to prepare a sample before the model sees it */
-    const char *name;     /* of the job */
-    const char *digest;   /* of the weights, in hexadecimal */
+    const char *input;    /* tells people how to prepare a sample before the model sees it */
+    const char *name;     /* name of the job */
+    const char *digest;   /* digest of the weights, in hexadecimal */
     uint64_t step;        /* completed steps */
     const char *yaml;     /* the job file */
     const char *const *class_names;

@@ -13,7 +13,7 @@
 
 enum {
     PROPERTIES = 4, /* entries in the model's metadata */
-    INPUTS = 2,     /* at most: the sample, and the flag that switches dropout on */
+    INPUTS = 2,     /* most inputs of a graph: the sample, and the flag that switches dropout on */
     IR_VERSION = 8,
     ARENA_BYTES = 64 << 20 /* 256 layers of ten nodes take 3 MB */
 };

@@ -41,7 +41,7 @@ struct cop_safetensors {
     char *bytes;
     cop_tensor_entry *tensors;
     size_t count, capacity;
-    char **keys, **values; /* of the metadata */
+    char **keys, **values; /* keys and values of the metadata */
     size_t metadata_count, metadata_capacity;
 };
 

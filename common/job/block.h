@@ -26,7 +26,7 @@ cop_samples cop_block_samples(const cop_block *block);
 /* Shards [first, first + count) of a step. They must be a node of the summation tree
  * (cop_tree_is_node). */
 typedef struct cop_block_shards {
-    uint64_t step;        /* from 1 */
+    uint64_t step;        /* number of the step, counted from 1 */
     const int32_t *sizes; /* samples of each shard of the step, from shard 0 (cop_shard_sizes) */
     int first, count;
 } cop_block_shards;

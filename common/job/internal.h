@@ -63,7 +63,7 @@ cop_err job_message_of(const job_tensor_file *file, Coppice__Job **out, cop_erro
 
 /* The fields of state.json that are not in cop_checkpoint. */
 typedef struct job_state {
-    char digest[65];         /* of the weights; for people and tools, never read back */
+    char digest[65];         /* digest of the weights; for people and tools, never read back */
     uint64_t model_hash;     /* XXH3 of model.safetensors */
     uint64_t optimizer_hash; /* XXH3 of optimizer.safetensors */
 } job_state;

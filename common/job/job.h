@@ -156,7 +156,7 @@ typedef struct cop_checkpoint {
     const float *weights;   /* to be saved; NULL after loading */
     const float *states[2]; /* the optimizer's state buffers, to be saved; NULL after loading */
     double train_loss_sum;  /* over the samples of the current epoch so far; restored exactly */
-    uint64_t train_samples; /* of the current epoch so far */
+    uint64_t train_samples; /* number of samples trained so far in the current epoch */
     uint64_t train_correct; /* of these, the samples that were classified correctly */
     double seconds;         /* of training so far */
     double best_error;      /* error or loss of the best checkpoint; may be < 0 if it is a loss */

@@ -187,10 +187,10 @@ cop_err cop_replay_advance(cop_replay *r, cop_error *error) {
 typedef struct record {
     const cop_model *model;
     uint32_t shard;
-    unsigned char digest[32];  /* of the weights before the step */
+    unsigned char digest[32];  /* digest of the weights before the step */
     cop_tensor_entry *entries; /* each owns its data */
     size_t count;
-    int samples; /* of the shard */
+    int samples; /* number of samples in the shard */
     cop_shape input;
     bool failed; /* there was no memory or no free entry for a tensor */
 } record;

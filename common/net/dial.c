@@ -60,7 +60,7 @@ struct net_dialer {
     uv_timer_t timer;              /* starts the next attempt, or ends a phase of the current one */
     bool ready;                    /* the timer is initialized */
     net_resolution *resolution;    /* NULL: none is running */
-    struct addrinfo *addresses;    /* of the host; NULL: to be resolved */
+    struct addrinfo *addresses;    /* addresses of the host; NULL: not resolved yet */
     struct addrinfo *next_address; /* the next of `addresses` to try; NULL: none is left */
     attempt *current;              /* NULL: none is running */
     bool all_absent;               /* in this round, no program listened at any address so far */
@@ -71,7 +71,7 @@ struct net_dialer {
     uint64_t opened_ns;            /* when the connection opened; 0: none is open */
     uint32_t listener;             /* nng's listener of the connection without TLS; 0: none */
     uint32_t ended_listener;       /* nng's listener of the last connection with TLS; 0: none */
-    uint64_t ended_ns;             /* when that connection ended */
+    uint64_t ended_ns;             /* when the connection of ended_listener ended */
     atomic_uint adds;              /* how many pipes nng has opened */
     atomic_uint removes;           /* how many pipes nng has lost */
     unsigned adds_before;          /* `adds` when the connection opened (only without TLS) */

@@ -47,7 +47,7 @@ struct cop_request {
     uint64_t connection;
     cop_message message;
     cop_peer peer;    /* the identity of the sender */
-    char address[64]; /* of the sender */
+    char address[64]; /* address of the sender */
 };
 
 /* What a server shares with its in-memory links, which may outlive it. */

@@ -34,8 +34,8 @@ struct memory_link {
     bool at_server;
     bool closed;       /* cop_link_close was called */
     bool disconnected; /* the server closed the connection; the next call opens a new one */
-    cop_message reply; /* in state ANSWERED */
-    memory_link *next; /* in the hub's list; guarded by the hub's mutex */
+    cop_message reply; /* the reply; valid in state ANSWERED */
+    memory_link *next; /* the next link in the hub's list; guarded by the hub's mutex */
 };
 
 static void free_link(memory_link *link) {

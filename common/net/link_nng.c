@@ -27,14 +27,15 @@ typedef struct nng_link {
     net_dialer *dialer;  /* NULL: the URL is ipc://, or the link is being closed */
     atomic_int pipes;    /* number of open connections */
     atomic_uint pipe;    /* number of the newest connection */
-    uint64_t deadline;   /* of the last call, on the clock of cop_clock_ns */
+    uint64_t deadline;   /* deadline of the last call, on the clock of cop_clock_ns */
     int timeouts;        /* how many calls have timed out since the last reply */
     uv_mutex_t mutex;    /* guards the rest, and `dialer` */
     uv_cond_t changed;   /* the operation has ended, or the call must end */
     bool aio_done;       /* the callback of the operation was called */
     bool interrupted;    /* the running call must end */
     bool impatient;      /* cop_link_set_impatient was called */
-    net_failure failure; /* of the last attempt to connect since the call began; else NET_LATER */
+    net_failure failure; /* failure of the last attempt to connect since the call began;
+                            NET_LATER: there was none */
     char reason[700];    /* why there is no connection; "": unknown */
 } nng_link;
 

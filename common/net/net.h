@@ -79,8 +79,9 @@ void cop_server_drop(cop_request *request);
 typedef struct cop_server_counters {
     uint64_t requests;
     uint64_t replies;
-    uint64_t bytes_in;    /* of frames over nng; in-memory links have no frames */
-    uint64_t bytes_out;   /* of frames over nng */
+    uint64_t bytes_in;    /* bytes of received frames; 0 for in-memory links, which have no
+                             frames */
+    uint64_t bytes_out;   /* bytes of sent frames */
     uint64_t bad_frames;  /* frames that could not be decoded */
     uint64_t connections; /* connections that are open now */
     uint64_t refused;     /* TLS connections that failed, and connections beyond the limit */

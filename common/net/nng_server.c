@@ -42,7 +42,8 @@ struct rep_context {
     nng_aio *aio;
     context_state state; /* only one thread at a time uses the context, so there is no lock */
     cop_message reply;   /* the reply that will be encoded */
-    cop_buffer *receipt; /* of the reply that nng is sending: released when it is sent; or NULL */
+    cop_buffer *receipt; /* the receipt of the reply that nng is sending, released when it is
+                            sent; or NULL */
     cop_task task;       /* for an encoder thread: encodes and sends the reply */
 };
 

@@ -71,7 +71,7 @@ net_resolution *net_resolve_begin(tls_loop *loop, const char *host, const char *
 
 bool net_resolve_take(net_resolution *r, int *status, struct addrinfo **found) {
     uv_mutex_lock(&r->mutex);
-    COP_ASSERT(r->loop); /* not abandoned */
+    COP_ASSERT(r->loop); /* the resolution was not abandoned */
     const bool done = r->done;
     uv_mutex_unlock(&r->mutex);
     if (!done) return false;

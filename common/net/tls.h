@@ -131,7 +131,7 @@ typedef struct cop_tls_issue {
     /* The DNS names and IP addresses of a coordinator, NULL-terminated. Not used for other
      * roles. */
     const char *const *hosts;
-    int days; /* for how many days it is valid */
+    int days; /* number of days for which the certificate is valid */
 } cop_tls_issue;
 /* Writes the stem of the certificate's file names, to which ".pem" and ".key" are appended. The
  * stem is "ROLE-NAME", where NAME is without a final "-*". If NAME equals ROLE, the stem is

@@ -98,12 +98,13 @@ struct tls_conn {
     bool heard;                  /* the peer's first three bytes were checked for SP */
     bool other_scheme;           /* the peer speaks SP without TLS */
     tls_frames sent;             /* position after the bytes that were read from nng */
-    tls_stream in;               /* from the peer to nng */
-    tls_stream out;              /* from nng to the peer */
-    uint64_t deadline_ns;        /* when it is ended; has no meaning in state OPEN */
-    tls_conn *next, *previous;   /* in one of the loop's two lists, oldest first */
+    tls_stream in;               /* bytes from the peer to nng */
+    tls_stream out;              /* bytes from nng to the peer */
+    uint64_t deadline_ns;        /* when the loop ends the connection; has no meaning in state
+                                    OPEN */
+    tls_conn *next, *previous;   /* neighbours in one of the loop's two lists, oldest first */
     cop_peer peer;               /* identity of the peer; empty before the handshake is done */
-    char address[64];            /* of the peer */
+    char address[64];            /* address of the peer */
     uint32_t listener;           /* number of nng's listener for it; 0: there is none */
 };
 
@@ -131,7 +132,7 @@ typedef struct tls_handler {
 struct tls_loop {
     uv_loop_t loop;
     uv_thread_t thread;
-    uv_async_t wake;      /* for other threads */
+    uv_async_t wake;      /* wakes the loop; other threads may send it */
     uv_timer_t tick;      /* every 100 ms */
     uv_idle_t resume;     /* continues connections with `again` */
     atomic_bool stopping; /* net_tls_loop_begin_stop was called */

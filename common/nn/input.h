@@ -48,7 +48,7 @@ static inline bool cop_input_augments(const cop_input *input) {
 typedef struct cop_augment_draw {
     cop_rng_key key; /* derive(seed, augment, shard) */
     uint32_t sample; /* the sample's index in its shard */
-    uint32_t step;   /* from 1 */
+    uint32_t step;   /* number of the step, counted from 1 */
 } cop_augment_draw;
 /* Shifts, then flips, then crops one sample, as the job asks. The random numbers are:
  *   block 0, words 0 and 1: how far the shift moves the image to the right and down

@@ -62,7 +62,7 @@ typedef struct cop_parameter {
     char name[48]; /* such as "1.weight", where 1 is the layer's index in the job file's list */
     int32_t rank, dims[4];
     int32_t rows, cols;
-    int64_t offset;  /* in floats from the start of the flat buffer; a multiple of 16 */
+    int64_t offset;  /* position in the flat buffer, in floats; a multiple of 16 */
     int64_t count;   /* rows * cols */
     double max_norm; /* 0: no limit */
     int32_t layer;   /* index in the model */
@@ -72,7 +72,8 @@ typedef struct cop_parameter {
 typedef struct cop_layer {
     const struct cop_layer_ops *ops;
     cop_layer_spec spec;
-    int32_t index; /* in the job file's list; also the `layer` word of random counters (D3) */
+    int32_t index; /* position in the job file's list, from 0; also the `layer` word of random
+                      counters (D3) */
     cop_shape in, out;
     int32_t parameter_first, parameter_count; /* its range in the model's table of parameters */
     /* For layers with mask_words: where the layer's words start in the pass's mask arena, if a pass
@@ -131,7 +132,7 @@ typedef enum cop_layer_reads {
     COP_READS_NOTHING = 0,
     COP_READS_INPUT = 1,
     COP_READS_OUTPUT = 2,
-    COP_READS_OUTPUT_SIGN = 4 /* only whether each output is above 0 */
+    COP_READS_OUTPUT_SIGN = 4 /* reads only whether each output is above 0 */
 } cop_layer_reads;
 /* What an in_place layer preserves of the tensor that it overwrites:
  *   NOTHING  nothing that a caller may rely on
@@ -212,7 +213,7 @@ typedef struct cop_layer_ops {
     /* forward can write y over x, and backward can write dx over dy. The pass lets forward do so
      * only where no backward function needs the old content. */
     bool in_place;
-    cop_layer_keeps keeps; /* for in_place layers only */
+    cop_layer_keeps keeps; /* what the layer preserves; only for in_place layers */
     unsigned reads;        /* what backward reads: a set of cop_layer_reads */
     /* The layer draws at random. Such a layer must not come after the last layer with weights,
      * because it would drop outputs of the network. */

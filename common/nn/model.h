@@ -19,7 +19,7 @@ typedef enum cop_loss_kind {
 typedef struct cop_model_spec {
     const cop_layer_spec *layers;
     int layer_count;
-    cop_shape input; /* of one sample in the data */
+    cop_shape input; /* shape of one sample in the data */
     /* The number of different labels. The last layer must have as many outputs, or one output with
      * the loss bce and two classes. With target_input the number of outputs is that of the features
      * instead. */
@@ -122,7 +122,7 @@ size_t cop_pass_bytes(const cop_model *model, int max_columns, cop_pass_purpose 
  * The samples of the call are those of the first shard, then those of the second, and so on. */
 typedef struct cop_shard_work {
     uint64_t seed;
-    uint32_t step; /* from 1 */
+    uint32_t step; /* number of the step, counted from 1 */
     int shard_first, shard_count;
     const int32_t *shard_sizes; /* (shard_count): the samples of each shard; 0: it has none */
 } cop_shard_work;

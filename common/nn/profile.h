@@ -41,7 +41,7 @@ enum { COP_NO_LAYER = COP_LAYERS_MAX };
 /* One visit of a phase. */
 typedef struct cop_span {
     uint64_t begin_ns, end_ns;
-    uint32_t step; /* from 1; 0: none */
+    uint32_t step; /* number of the step, counted from 1; 0: no step */
     int16_t layer; /* index in the model, or COP_NO_LAYER */
     uint8_t phase;
 } cop_span;
@@ -60,7 +60,7 @@ typedef enum cop_lane_role {
 } cop_lane_role;
 
 typedef struct cop_lane {
-    char process[64], name[64]; /* of the thread, for people */
+    char process[64], name[64]; /* names of the participant and of the thread, for people */
     cop_lane_role role;
     cop_phase phase; /* the current phase */
     int layer;

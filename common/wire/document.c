@@ -19,7 +19,7 @@
 /* One field and its place. The marks of a job are a list in its arena, newest first. */
 typedef struct mark {
     const struct mark *older;
-    const char *path;   /* of the field */
+    const char *path;   /* path of the field */
     const char *source; /* the path of a job file, or "--set train.batch=9" */
     size_t line;        /* from 1; 0: the source has no lines */
     size_t column;      /* from 1; 0: the source has no lines */

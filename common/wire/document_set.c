@@ -10,14 +10,14 @@
 typedef struct place {
     cop_proto *message;
     const cop_proto_field *field; /* NULL: the walk has reached the message itself */
-    size_t index;                 /* of the item, if is_item is true; otherwise 0 */
+    size_t index;                 /* index of the item, if is_item is true; otherwise 0 */
     bool is_item;
-    cop_field_path path; /* of the place, for errors */
+    cop_field_path path; /* path of the place, for errors */
 } place;
 
 /* One --set that is being carried out. */
 typedef struct setter {
-    cop_reader reader; /* of the value */
+    cop_reader reader; /* reads the value */
     char *rest;        /* the rest of the path; NULL at its end */
 } setter;
 

@@ -71,7 +71,7 @@ typedef struct cop_hello {
     char name[COP_NAME_MAX];     /* the name that the worker would like to have */
     char isa[16];                /* instruction set of the kernels */
     char arithmetic[32];         /* "portable-1" */
-    char fingerprint[128];       /* of OpenBLAS, for jobs with numerics: openblas */
+    char fingerprint[128];       /* fingerprint of OpenBLAS, for jobs with numerics: openblas */
     unsigned char self_test[32]; /* digest of the self-test (D9) */
 } cop_hello;
 /* The reply to HELLO. */

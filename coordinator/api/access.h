@@ -12,7 +12,8 @@ typedef struct coord_session {
     uint64_t worker;        /* the worker's number; later workers get larger ones. The number modulo
                                COP_WORKERS_MAX is the index of the session. 0: there is no worker */
     uint64_t secret;        /* random; the requests of the worker must contain it */
-    uint64_t connection[2]; /* of the work socket and of the control socket; 0: not connected */
+    uint64_t connection[2]; /* number of the work connection and of the control connection; 0:
+                               not connected */
     uint64_t held;          /* the unanswered PULL (cop_request *) that the core knows; 0: none */
     uint64_t digesting;     /* the unanswered PULL (cop_request *) that is given to the core when
                                `hashing` ends; 0: none */
@@ -27,7 +28,8 @@ typedef struct coord_session {
     cop_buffer *room;         /* into which it writes the next gradient; NULL: none */
     uint64_t taken_room;      /* the segment of its last gradient that was taken; 0: none */
     uint32_t threads;
-    char path[8];            /* of weights and gradients: "shm", "ipc", "tcp", "tls" or "memory" */
+    char path[8];            /* how weights and gradients travel: "shm", "ipc", "tcp", "tls" or
+                                "memory" */
     char name[COP_NAME_MAX]; /* unique among the sessions */
     char isa[16];            /* instruction set of its kernels */
     char address[64];
@@ -50,7 +52,7 @@ void coord_reply_failure(cop_request *request, cop_err code, const char *format,
 /* A kind of request and the role that it needs. */
 typedef struct coord_right {
     cop_message_type type;
-    uint32_t method; /* of a CALL; otherwise 0 */
+    uint32_t method; /* method of a CALL; 0 for other requests */
     const char *name;
     unsigned role; /* COP_ROLE_... */
 } coord_right;
@@ -72,7 +74,7 @@ bool coord_access_name(cop_request *request, const char *name);
 
 /* The name and the identity of a new worker. */
 typedef struct coord_worker_identity {
-    char name[COP_NAME_MAX]; /* not yet unique: sessions.c makes it unique */
+    char name[COP_NAME_MAX]; /* the name that the worker asked for; sessions.c makes it unique */
     /* The identity that gets its strikes: the name in its certificate if this is for a single
      * worker, otherwise the worker's own name. If it has a certificate, the text "certificate "
      * comes first. */

@@ -27,7 +27,8 @@ typedef struct api_note {
     uint64_t job;               /* number of the job or evaluation */
     uint64_t version;           /* grows with each change of the note */
     uint64_t step;              /* steps done; of an evaluation, blocks done */
-    uint64_t steps;             /* of the whole job; of an evaluation, all blocks */
+    uint64_t steps;             /* number of steps of the whole job; for an evaluation, the
+                                   number of blocks */
     uint64_t samples;           /* how many samples epoch_loss_sum contains */
     uint64_t evaluated_step;    /* the step of the last evaluation */
     uint64_t evaluated_samples; /* how many samples the last evaluation had */
@@ -41,16 +42,18 @@ typedef struct api_note {
     bool on_test;      /* evaluations are of the test part; false: of the validation part */
     bool evaluation;   /* the note is of an evaluation, which is not stored: see api_evaluation.c */
     double train_loss; /* mean over the last epoch; in the first epoch, the mean so far */
-    double test_error; /* of the last evaluation, as a fraction; NaN: the job has no classes */
-    double test_loss;  /* of the last evaluation */
+    double test_error; /* share of wrong samples in the last evaluation; NaN: the job has no
+                          classes */
+    double test_loss;  /* loss of the last evaluation */
     double seconds;    /* of training so far */
-    double epoch_loss_sum; /* of the samples of the present epoch so far */
+    double epoch_loss_sum; /* sum of the losses of the samples trained so far in the current
+                              epoch */
     char name[COP_NAME_MAX];
     char owner[COP_NAME_MAX]; /* name in the submitter's certificate; "": no certificate */
     char text[512];           /* explains the state; "": no explanation */
     char warning[256];        /* about the newest checkpoint; "": none */
-    char digest[65];          /* of the weights in the newest checkpoint; "": not known */
-    char data_digest[65];     /* of the data set */
+    char digest[65];          /* digest of the weights in the newest checkpoint; "": not known */
+    char data_digest[65];     /* digest of the data set */
     char created[32];         /* UTC */
     char finished[32];        /* UTC; "": the job has not ended */
 } api_note;
@@ -59,9 +62,10 @@ typedef struct api_note {
 typedef struct api_watcher {
     cop_request *request;   /* NULL: the place is free */
     uint64_t job;           /* number of the job or evaluation */
-    uint64_t version;       /* of the note that the client knows; another version is news */
+    uint64_t version;       /* version of the note that the client knows; another version is news */
     uint64_t deadline_ns;   /* the request is answered at this time even without news */
-    uint64_t not_before_ns; /* until then the request is not answered, and the log is not read */
+    uint64_t not_before_ns; /* before this time, the request is not answered, and the log is not
+                               read */
     bool logs;              /* it waits for lines of a log */
     bool asking;            /* a task reads the log for it */
     bool evaluation;        /* it waits for news of an evaluation */
@@ -112,7 +116,7 @@ struct api_task {
     api_place *place;          /* NULL: it is the coordinator's own work, or the answer is sent */
     void (*work)(api_task *task);
     void (*done)(api_task *task);
-    cop_err result;  /* of the work */
+    cop_err result;  /* result of the work */
     cop_error error; /* explains `result` */
     /* Parameters and results of the work. Each kind of task uses some of these fields. */
     uint64_t job;                 /* number of the job that the work is about */
@@ -125,8 +129,8 @@ struct api_task {
     coord_evaluation *evaluation; /* the evaluation to be prepared */
     cop_checkpoint start;         /* where a loaded job continues */
     cop_str text;                 /* lines for the log of the job; owned */
-    char digest[65];              /* of an exported model */
-    char folder[4096];            /* of the job; or another path that the work needs */
+    char digest[65];              /* digest of an exported model */
+    char folder[4096];            /* folder of the job, or another path that the work needs */
     ProtobufCMessage *answer;     /* owned */
     void *extra;                  /* other data of the task; owned (cop_free) */
     uint32_t watcher;             /* index of the watcher for which the task reads a log */

@@ -184,7 +184,7 @@ static void on_confirmed(void *context, cop_err result, const char *text) {
 static const struct {
     coord_event_type event; /* makes the core carry out the action */
     coord_job_state state;  /* the state that the store keeps of the job */
-    const char *participle; /* for error messages */
+    const char *participle; /* the verb of error messages, such as "paused" */
 } actions[] = {
     [COPPICE__API__CONTROL_JOB_REQUEST__ACTION__CANCEL] = {COORD_EVENT_JOB_CANCEL, COORD_CANCELED,
                                                            "canceled"},

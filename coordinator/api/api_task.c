@@ -13,8 +13,8 @@
 
 /* How many places are taken. */
 typedef struct taken {
-    uint32_t total; /* by all identities */
-    uint32_t owned; /* by one identity */
+    uint32_t total; /* number of places that all identities use */
+    uint32_t owned; /* number of places that one identity uses */
 } taken;
 
 /* Counts the places that are taken by large calls, or, if large_only is false, by all calls. */

@@ -176,7 +176,8 @@ static int decide(const coord_core *core, const core_job *job, const round_block
     const round_vote *v = &b->vote[last];
     *confirmed = true;
     for (uint32_t i = 0; i < last; i++) {
-        bool itself = b->audited && b->vote[i].identity == v->identity; /* not a confirmation */
+        /* the same identity: not a confirmation */
+        bool itself = b->audited && b->vote[i].identity == v->identity;
         if (!itself && COP_INJECT_BUG(LIAR_BELIEVED, same_vote(&b->vote[i], v), true))
             return (int)i;
     }

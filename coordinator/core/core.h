@@ -96,7 +96,8 @@ typedef struct coord_job_info {
     uint64_t steps;         /* steps of the whole job */
     uint64_t steps_per_epoch;
     bool last_keep;            /* an epoch ends with a short minibatch; else it is left out */
-    uint32_t evaluate_samples; /* of the part that is evaluated; 0: no evaluation */
+    uint32_t evaluate_samples; /* number of samples of the part that is evaluated; 0: no
+                                  evaluation */
     uint32_t evaluate_every;   /* epochs between two evaluations; 0: only after the last step */
     bool by_loss;   /* there are no classes: the weights with the smallest loss are the best */
     bool keep_best; /* evaluations choose the best weights. False if evaluations use the test part:
@@ -154,7 +155,7 @@ typedef enum coord_event_type {
 typedef struct coord_result_info {
     uint64_t lease;
     uint64_t job;
-    uint64_t step;       /* for an ensemble: 1 + the block's number */
+    uint64_t step;       /* number of the step; for an ensemble, 1 + the block's number */
     uint64_t compute_ns; /* computing time, as the worker claims */
     uint32_t attempt;    /* copied from the lease */
     uint32_t first;      /* first shard, or first sample of an evaluation or ensemble */
@@ -171,8 +172,9 @@ typedef struct coord_result_info {
     uint64_t samples;    /* number of samples that were computed */
     uint64_t slot;       /* the host's handle of the tensor: a gradient, or outputs of an ensemble;
                             0: none */
-    uint64_t digest; /* of the tensor as received, keyed with a secret of the host; all NaNs count
-                        as one value. 0: none was computed, see coord_core_wants_digest */
+    uint64_t digest;     /* digest of the tensor as received, keyed with a secret of the host; all
+                            NaNs count as one value. 0: no digest was computed, see
+                            coord_core_wants_digest */
 } coord_result_info;
 
 typedef struct coord_event {
@@ -203,9 +205,9 @@ typedef struct coord_event {
     /* JOB_LOADED */
     struct {
         uint64_t step;     /* completed steps */
-        double loss_sum;   /* of the current epoch so far, exact */
-        uint64_t samples;  /* of the current epoch so far */
-        uint64_t correct;  /* of the current epoch so far */
+        double loss_sum;   /* sum of the losses in the current epoch so far, exact */
+        uint64_t samples;  /* number of samples in the current epoch so far */
+        uint64_t correct;  /* number of correct samples in the current epoch so far */
         double seconds;    /* training time so far */
         double best_error; /* smallest error so far, or smallest loss if there are no classes */
         bool has_best;     /* best_error is set */
@@ -254,7 +256,7 @@ typedef enum coord_action_type {
 typedef struct coord_block {
     uint32_t first; /* first shard */
     uint32_t count; /* number of shards */
-    uint64_t slot;  /* of the sum of their gradients */
+    uint64_t slot;  /* slot of the sum of their gradients */
 } coord_block;
 
 #define COORD_TEXT_MAX 256
@@ -273,9 +275,10 @@ typedef struct coord_action {
          * DIVERGED sets first, count, evaluate, ensemble, member, members, sum. */
         struct {
             uint64_t lease;       /* number of the lease */
-            uint64_t version;     /* of the weights: completed steps; in an ensemble with
-                                     each_version the member */
-            uint64_t deadline_ns; /* in the core's time */
+            uint64_t version;     /* version of the weights, which is the number of completed
+                                     steps; in an ensemble with each_version, the number of the
+                                     member */
+            uint64_t deadline_ns; /* deadline on the core's clock */
             uint32_t attempt;     /* 1 + leases of the block that ended without a result */
             uint32_t first;       /* first shard, or first sample of an evaluation or ensemble */
             uint32_t count;       /* number of shards, or of samples of an evaluation or ensemble */
@@ -313,9 +316,9 @@ typedef struct coord_action {
         } metrics;
         /* CHECKPOINT */
         struct {
-            double loss_sum;   /* of the current epoch so far */
-            uint64_t samples;  /* of the current epoch so far */
-            uint64_t correct;  /* of the current epoch so far */
+            double loss_sum;   /* sum of the losses in the current epoch so far */
+            uint64_t samples;  /* number of samples in the current epoch so far */
+            uint64_t correct;  /* number of correct samples in the current epoch so far */
             double seconds;    /* training time of the job so far */
             double best_error; /* smallest error so far, or smallest loss if there are no classes */
             bool has_best; /* best_error is set. No value of best_error can mean "none", because a
@@ -328,7 +331,7 @@ typedef struct coord_action {
             const char *text;     /* never NULL; borrowed until the next coord_core_step */
             uint64_t kind;        /* equal for all texts of one kind. With `identity` it limits how
                                      much a peer can write to the log */
-            uint64_t identity;    /* of the worker that the text is about; 0: none */
+            uint64_t identity;    /* identity of the worker that the text is about; 0: none */
             uint64_t fingerprint; /* see COORD_ACTION_EVENT */
             coord_job_state state;
             bool ok; /* false: the text is a warning */
@@ -411,12 +414,13 @@ typedef struct coord_lease_counts {
 typedef struct coord_job_view {
     coord_job_info info;
     uint64_t step;    /* completed steps */
-    double epoch;     /* the same in epochs */
+    double epoch;     /* completed steps as a number of epochs */
     uint32_t holders; /* leases that workers hold now */
     uint32_t workers; /* workers that hold a lease, or did within COORD_RECENT_NS */
     coord_lease_counts leases;
-    uint64_t blocks_done;    /* of the current step or evaluation; ensemble: absorbed blocks */
-    uint64_t blocks;         /* of the current step or evaluation; ensemble: all blocks */
+    uint64_t blocks_done;    /* finished blocks of the current step or evaluation; ensemble:
+                                absorbed blocks */
+    uint64_t blocks;         /* all blocks of the current step or evaluation, or of the ensemble */
     double seconds;          /* training time */
     double samples_per_s;    /* speed of the last steps; 0: unknown */
     double eta_seconds;      /* time for the remaining steps at this speed; 0: unknown */
@@ -433,7 +437,7 @@ bool coord_core_job(const coord_core *core, uint64_t job, uint64_t now_ns, coord
 /* A snapshot of a worker for clients. */
 typedef struct coord_worker_view {
     uint64_t worker;    /* its number */
-    uint64_t job;       /* of the lease that it computes; 0: none */
+    uint64_t job;       /* number of the job whose lease it computes; 0: it computes none */
     uint64_t lease;     /* the lease that it computes; 0: none */
     uint64_t shards;    /* number of shards that it has computed */
     uint64_t joined_ns; /* when it joined */

@@ -33,7 +33,7 @@ struct core_worker {
     uint64_t identity; /* hash of its identity: the same when it joins again */
     /* The held PULL: see coord_event.pull. */
     uint64_t request;       /* 0: none is held */
-    uint64_t held_since_ns; /* when it came */
+    uint64_t held_since_ns; /* when the request came */
     uint64_t have_job;
     uint64_t have_version;
     /* The list of waiting workers, the longest waiting first. */
@@ -42,7 +42,7 @@ struct core_worker {
     uint64_t lease; /* 0: none */
     uint64_t lease_job;
     uint32_t lease_first;  /* where the block starts: see round_block.first */
-    uint64_t lease_end_ns; /* when it should be done; 0: unknown */
+    uint64_t lease_end_ns; /* when its lease should be done; 0: unknown */
     uint64_t served_job;   /* the job of its newest lease */
     uint64_t served_ns;    /* when its newest lease was given, or when the result came */
     uint64_t shards;       /* number of shards that it has computed */
@@ -91,7 +91,7 @@ typedef struct core_contributor {
 /* How long the pool takes for a round of one kind of work of a job: see timing.c. */
 typedef struct core_pool_time {
     double round_ns;  /* 0: unknown */
-    uint64_t next_ns; /* when to measure again */
+    uint64_t next_ns; /* when to measure the pool's time again */
     uint64_t pool;    /* coord_core.pool_version when it was measured */
 } core_pool_time;
 
@@ -116,9 +116,9 @@ typedef struct core_job {
     uint64_t plan_pool;  /* coord_core.pool_version for which the plan was made */
     uint64_t plan_step;  /* completed steps when the plan was made */
     bool times_changed;  /* workers' times have changed since the plan was made */
-    double loss_sum;     /* of the current epoch so far */
-    uint64_t samples;    /* of the current epoch so far */
-    uint64_t correct;    /* of the current epoch so far */
+    double loss_sum;     /* sum of the losses in the current epoch so far */
+    uint64_t samples;    /* number of samples in the current epoch so far */
+    uint64_t correct;    /* number of correct samples in the current epoch so far */
 
     /* trust */
     core_contributor
@@ -178,11 +178,11 @@ typedef struct core_job {
 /* A result that arrived while its lease was still held. */
 typedef struct core_arrival {
     core_job *job;
-    core_worker *worker; /* that sent it; NULL: the coordinator itself */
+    core_worker *worker; /* the worker that sent the result; NULL: the coordinator itself */
     int block;           /* index of its block */
     int holder;          /* index of the lease's holder */
     const coord_event *event;
-    uint64_t now_ns; /* when it arrived */
+    uint64_t now_ns; /* when the result arrived */
 } core_arrival;
 
 /* A lease whose block another worker finished first. If the lease's result comes later, it is
@@ -192,11 +192,11 @@ typedef struct core_late_copy {
     uint64_t job;
     uint64_t step;
     uint64_t other_lease;  /* the lease whose result finished the block */
-    uint64_t digest;       /* of the result of other_lease */
-    uint64_t correct;      /* of the result of other_lease */
+    uint64_t digest;       /* digest of the result of other_lease */
+    uint64_t correct;      /* number of correct samples in the result of other_lease */
     uint64_t worker;       /* the worker that has `lease` */
     uint64_t other_worker; /* the worker that had other_lease */
-    double loss;           /* of the result of other_lease */
+    double loss;           /* loss of the result of other_lease */
     uint32_t first, count; /* the block */
     bool evaluate;         /* it is a block of an evaluation; false: of training */
 } core_late_copy;
@@ -208,7 +208,7 @@ typedef struct core_late_copy {
 
 typedef struct core_quarantine {
     uint64_t identity;       /* 0: a free entry */
-    char name[COP_NAME_MAX]; /* of the worker */
+    char name[COP_NAME_MAX]; /* name of the worker */
     char evidence[256];      /* what it did wrong */
 } core_quarantine;
 

@@ -34,7 +34,7 @@ typedef struct round_vote {
     uint64_t identity; /* the worker's identity: the same when it joins again */
     uint64_t lease;    /* the lease that brought the result */
     uint64_t slot;     /* 0: no tensor is kept */
-    uint64_t digest;   /* of the tensor; 0: none */
+    uint64_t digest;   /* digest of the tensor; 0: none */
     uint64_t correct;  /* number of correct samples */
     double loss;       /* sum over the block's samples */
     bool finite;

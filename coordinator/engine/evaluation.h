@@ -18,7 +18,7 @@ typedef struct coord_evaluation_model {
     cop_buffer *weights;  /* f32, in the model's layout */
     cop_buffer *spec;     /* the job as workers need it */
     uint64_t fingerprint; /* hash of the OpenBLAS and CPU that the job is pinned to; 0: none */
-    char digest[65];      /* of the weights, in hex */
+    char digest[65];      /* digest of the weights, in hex */
 } coord_evaluation_model;
 
 /* Outputs that arrived and wait to be added in order. */
@@ -33,7 +33,7 @@ struct coord_evaluation {
     uint64_t id; /* its job number; 0: being prepared */
     unsigned char key[COORD_EVALUATION_KEY];
     /* the request */
-    bool plain;          /* only loss and error of one model; false: an ensemble */
+    bool plain;          /* computes only loss and error of one model; false: an ensemble */
     bool each_model;     /* every model is a member; false: members are drawn from one model */
     cop_average average; /* how members are averaged; 0: the network without dropout */
     uint32_t counts[COP_ENSEMBLE_COUNTS_MAX]; /* ensemble sizes for which figures are reported,

@@ -7,11 +7,11 @@
 
 /* The weights of a stored job: its final weights, or those of its newest checkpoint. */
 typedef struct coord_model {
-    cop_job *job;         /* from the store, never from the folder */
+    cop_job *job;         /* the job as the store has it, not as the folder has it */
     float *flat;          /* the weights, in the model's layout */
     uint64_t step;        /* completed steps */
     uint64_t fingerprint; /* hash of the OpenBLAS and CPU that the job is pinned to; 0: none */
-    char digest[65];      /* of the weights, in hex */
+    char digest[65];      /* digest of the weights, in hex */
 } coord_model;
 /* Opens the weights of a job; the caller closes them. Errors, among others: NOT_FOUND (the job does
  * not exist or has no checkpoint yet), INPUT or CORRUPT (the folder's content does not belong to

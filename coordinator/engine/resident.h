@@ -18,7 +18,7 @@
 typedef struct coord_version {
     uint64_t step;        /* completed steps */
     cop_buffer *weights;  /* leases, evaluations and checkpoints hold references of their own */
-    cop_buffer *state[2]; /* of the optimizer; NULL if it has fewer state tensors */
+    cop_buffer *state[2]; /* state buffers of the optimizer; NULL if it has fewer state tensors */
 } coord_version;
 
 /* A job whose data and tensors are in memory. */
@@ -29,7 +29,7 @@ typedef struct coord_resident {
     cop_data *data;
     cop_data_view view;
     cop_buffer *lease_spec; /* the job as workers need it: COP_PART_JOB of lease messages */
-    char *folder;           /* of checkpoints and the model; NULL: none are written */
+    char *folder;           /* folder of checkpoints and model; NULL: none are written */
     int states;             /* number of the optimizer's state tensors: 0 to 2 */
     coord_version current;
     cop_buffer_pool *weight_pool, *state_pool, *rows_pool, *labels_pool;

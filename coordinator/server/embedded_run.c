@@ -31,9 +31,10 @@ struct coord_run {
     uint64_t max_step;    /* of a rollback: it returns to a checkpoint of at most this step */
     cop_checkpoint start; /* where the loaded job continues */
     cop_str notes;        /* lines for the log */
-    cop_error load_error; /* of the load or rollback */
+    cop_error load_error; /* error of the load or rollback */
     /* used by the loop thread */
-    double epoch_loss_sum;  /* of the samples of the present epoch so far */
+    double epoch_loss_sum;  /* sum of the losses of the samples trained so far in the current
+                               epoch */
     uint64_t epoch_samples; /* how many samples epoch_loss_sum contains */
     /* used by the thread that waits for the run */
     coord_mail interrupt_mail;

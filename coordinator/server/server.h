@@ -32,12 +32,14 @@ struct coord_server {
     cop_server *transport;
     cop_segment *proof;           /* whoever has its secret shares host and user; NULL: none */
     coord_api *api;               /* NULL: the server has no state folder (an embedded run) */
-    struct coord_run *run;        /* for the loop thread; NULL until the core has the job */
-    struct coord_run *run_shared; /* the same run, for the thread that called coord_run_submit */
+    struct coord_run *run;        /* the embedded run, for the loop thread; NULL until the core
+                                     has the job */
+    struct coord_run *run_shared; /* the same run as `run`, for the thread that called
+                                     coord_run_submit */
     uint64_t next_worker;         /* how many workers have joined so far */
     int lock_file;                /* descriptor of the state folder's lock; -1: not open */
     uv_sem_t ready;               /* posted when the loop thread is ready or could not start */
-    cop_error start_error;        /* of the start of the loop thread; COP_OK: it succeeded */
+    cop_error start_error;        /* why the loop thread did not start; code COP_OK: it started */
 };
 
 static inline coord_server *coord_server_of(const coord_engine *engine) {

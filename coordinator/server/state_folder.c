@@ -95,7 +95,8 @@ static cop_err read_token(coord_server *server, cop_error *error) {
 
 cop_err coord_open_state(coord_server *server, cop_error *error) {
     COP_ASSERT(server->engine.state_folder && !server->engine.store);
-    cop_file_make_private_only(); /* for all files of this process, also those that SQLite makes */
+    cop_file_make_private_only(); /* concerns all files of this process, also those that SQLite
+                                     makes */
     COP_TRY(cop_folder_create(server->engine.state_folder, error));
     COP_TRY(lock_folder(server, error));
     COP_TRY(read_token(server, error));

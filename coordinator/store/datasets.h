@@ -78,7 +78,7 @@ cop_err coord_datasets_offer(coord_datasets *datasets, const Coppice__Api__Offer
                              cop_error *error);
 /* A chunk that arrived. */
 typedef struct coord_chunk {
-    const char *digest; /* of the set */
+    const char *digest; /* digest of the set */
     uint32_t index;
     const cop_buffer *bytes; /* NULL: the client sent no bytes */
 } coord_chunk;
@@ -92,7 +92,7 @@ typedef struct coord_chunk {
 cop_err coord_datasets_put(coord_datasets *datasets, const coord_chunk *chunk, uint32_t *missing,
                            cop_error *error);
 typedef struct coord_commit {
-    const char *digest;             /* of the set */
+    const char *digest;             /* digest of the set */
     const char *const *class_names; /* sent by the client; may be NULL if class_count is 0 */
     size_t class_count;             /* 0: the client sent no names of classes */
 } coord_commit;

@@ -29,8 +29,8 @@ typedef struct coord_use {
 
 /* An incomplete upload: its manifest, and which chunks are on the disk. */
 typedef struct coord_upload {
-    char digest[65];                  /* of the set; "": this place of the table is free */
-    char name[COP_NAME_MAX];          /* of the set, from the newest offer */
+    char digest[65];                  /* digest of the set; "": this place of the table is free */
+    char name[COP_NAME_MAX];          /* name of the set, from the newest offer */
     char folder[COORD_UPLOAD_FOLDER]; /* name of this upload's folder in state/data/upload */
     char owner[COP_NAME_MAX];         /* the identity that began the upload; "": no certificate */
     uint64_t size;                    /* bytes of the pack */
@@ -38,7 +38,7 @@ typedef struct coord_upload {
     uint32_t chunks;                  /* number of chunks of the pack */
     uint32_t missing;                 /* number of chunks that are not on the disk */
     unsigned char *hashes;            /* SHA-256 of each chunk: 32 * `chunks` bytes */
-    bool *received;                   /* for each chunk, whether it is on the disk */
+    bool *received;                   /* (chunks) whether each chunk is on the disk */
 } coord_upload;
 
 struct coord_datasets {

@@ -30,7 +30,7 @@ static cop_err append(table *t, const coord_figure *row) {
 /* An open database, and what to read from it. */
 typedef struct reader {
     sqlite3 *database;
-    const char *path; /* for errors */
+    const char *path; /* how errors name the file */
     coord_history_range range;
 } reader;
 

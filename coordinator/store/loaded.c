@@ -13,9 +13,9 @@
 #define PLACES 64
 
 typedef struct place {
-    char key[COP_NAME_MAX]; /* of the source; "": the place is free */
-    char digest[65];        /* of the content; "" while it is loading */
-    uint64_t stamp;         /* of the source */
+    char key[COP_NAME_MAX]; /* key of the source; "": the place is free */
+    char digest[65];        /* digest of the content; "" while it is loading */
+    uint64_t stamp;         /* time stamp of the source */
     uint64_t used_ns;       /* time of the last request for the set */
     bool loading;           /* a caller reads the set */
     cop_data *data;         /* a reference; NULL while it is loading */

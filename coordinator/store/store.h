@@ -47,7 +47,7 @@ typedef struct coord_store_submission {
 typedef struct coord_store_step {
     uint64_t step;
     double loss;    /* mean over the training samples of the step */
-    double seconds; /* of training up to this step */
+    double seconds; /* seconds of training up to this step */
 } coord_store_step;
 typedef struct coord_store_epoch {
     uint64_t step; /* the last one of the epoch */
@@ -60,7 +60,7 @@ typedef struct coord_store_evaluation {
     const char *part; /* "test" or "validation" */
     double loss;
     double error;   /* as a fraction; NaN: the job has no classes */
-    double seconds; /* of training up to this step */
+    double seconds; /* seconds of training up to this step */
 } coord_store_evaluation;
 
 /* Adds a job in state QUEUED; it replaces an earlier job of this number. `done` may be NULL. */
@@ -103,8 +103,8 @@ cop_err coord_store_flush(coord_store *store);
 /* A name of a data set with the properties of its content. */
 typedef struct coord_dataset {
     char name[COP_NAME_MAX];
-    char digest[65];  /* of the content. "": the set is in --data or built in and has not been read
-                       * yet; then all fields below are 0 */
+    char digest[65];  /* digest of the content. "": the set is in --data or built in and has not
+                         been read yet; then all fields below are 0 */
     uint64_t bytes;   /* size of the pack */
     uint32_t train;   /* training samples */
     uint32_t test;    /* test samples */
@@ -134,21 +134,23 @@ typedef struct coord_store_job {
     coord_job_state state;
     char name[COP_NAME_MAX];
     char text[512];       /* explains the state; "": no explanation */
-    char digest[65];      /* of the weights in the checkpoint of `digest_step`; "": not known */
-    char data_digest[65]; /* of the data set */
+    char digest[65];      /* digest of the weights in the checkpoint of `digest_step`; "": not
+                             known */
+    char data_digest[65]; /* digest of the data set */
     char created[32];     /* UTC */
     char finished[32];    /* UTC; "": the job has not ended */
     cop_buffer *spec;     /* the packed job */
     uint64_t step;        /* the last one that has a row of metrics; 0: there is none */
     uint64_t digest_step;
     uint64_t fingerprint;               /* of the OpenBLAS that it is pinned to; 0: not pinned */
-    unsigned char key[COORD_STORE_KEY]; /* of its submission */
+    unsigned char key[COORD_STORE_KEY]; /* key of its submission */
     bool has_key;
     char owner[COP_NAME_MAX]; /* name in the submitter's certificate; "": no certificate */
-    double train_loss;        /* of the last epoch that ended; valid if has_train_loss */
-    double test_error;        /* of the last evaluation, as a fraction; NaN: it has none */
-    double test_loss;         /* of the last evaluation; valid if has_evaluation */
-    double seconds;           /* of training up to `step` */
+    double train_loss;        /* mean training loss of the last epoch that ended; valid if
+                                 has_train_loss */
+    double test_error;        /* share of wrong samples in the last evaluation; NaN: it has none */
+    double test_loss;         /* loss of the last evaluation; valid if has_evaluation */
+    double seconds;           /* seconds of training up to `step` */
     bool has_train_loss;
     bool has_evaluation;
 } coord_store_job;

@@ -30,7 +30,7 @@ struct store_write {
     uint64_t job;          /* STORE_KEEP_EVALUATION: the number of the evaluation */
     int64_t time_ms;       /* Unix time of the call */
     coord_store_done done; /* gets the result; NULL: nobody waits for it */
-    void *context;         /* of `done` */
+    void *context;         /* argument of `done` */
     union {
         store_job_row new_job; /* STORE_ADD_JOB */
         struct {

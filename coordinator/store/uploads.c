@@ -218,9 +218,9 @@ cop_err coord_datasets_offer(coord_datasets *d, const Coppice__Api__OfferDataReq
  * it is of the same set, and its offer has the hash of this chunk at this index. */
 typedef struct arrival {
     const coord_chunk *chunk;
-    unsigned char hash[32];           /* of the bytes that arrived */
+    unsigned char hash[32];           /* hash of the bytes that arrived */
     int next;                         /* the place in the table where the search continues */
-    char folder[COORD_UPLOAD_FOLDER]; /* of the upload that the search has found last */
+    char folder[COORD_UPLOAD_FOLDER]; /* folder of the upload that the search found last */
     size_t size;                      /* the length that this upload expects of the chunk */
 } arrival;
 
