@@ -4,9 +4,10 @@
  * a layer. Entering the next phase reads the clock once and adds the time since then to the
  * previous phase. A lane can also record the spans themselves, for a trace.
  *
- * Only the thread of a lane may use it. Others may read it when that thread has ended, or while it
- * waits. All lanes share one clock (cop_clock_ns). Code that is profiled has a pointer to its lane,
- * which is NULL if nobody wants a profile, so that an unused profile costs a test of a pointer. */
+ * Only the lane's own thread may write to it. Others may read it when that thread has ended, or
+ * while it waits. All lanes share one clock (cop_clock_ns). Code that is profiled has a pointer to
+ * its lane, which is NULL if nobody wants a profile, so that an unused profile costs a test of a
+ * pointer. */
 #ifndef COP_NN_PROFILE_H
 #define COP_NN_PROFILE_H
 

@@ -275,8 +275,8 @@ static void give(coord_core *core, core_worker *w, choice chosen, uint64_t now) 
     round_block *b = &job->round.blocks[index];
     bool held = b->state == ROUND_LEASED && !round_wants_auditor(b);
     pin_to_openblas_of(core, job, w);
-    /* The usual time is charged to the job now, and corrected when the result comes. If it were
-     * charged only then, one job could get all workers that are waiting now. */
+    /* The usual time is charged to the job now, and corrected when the result comes. If the job
+     * were charged only when the result arrives, it could get all workers that are waiting now. */
     round_holder holder = {.worker = w->worker,
                            .identity = w->identity,
                            .lease = ++core->next_lease,

@@ -1,7 +1,7 @@
-/* Fuzz target: random bytes as a data pack that was uploaded, and as a pack in a coordinator's
- * folder, which class names may follow. An accepted pack must have samples that lie within its
- * bytes and labels that are less than its number of classes, and either a name for each class or no
- * names. */
+/* Fuzz target: random bytes as an uploaded data pack, and as the file of a pack in a coordinator's
+ * folder. In the file, class names may follow the pack. An accepted pack must have samples that lie
+ * within its bytes and labels that are less than its number of classes, and either a name for each
+ * class or no names. */
 #include <string.h>
 
 #include "common/data/data.h"

@@ -1,7 +1,7 @@
 /* Fuzz target: pairs of inputs that are each valid but may contradict each other. The first byte
- * chooses the kind of pair. From the following bytes both sides are made, valid and small. Code of
- * the coordinator, the worker and the client then uses both together. It must refuse them with a
- * message, or stay within the bounds of its buffers. */
+ * chooses the kind of pair. From the following bytes both sides are made, valid and small. Then
+ * code of the coordinator, the worker and the client uses both sides together. It must refuse the
+ * pair with a message, or stay within the bounds of its buffers. */
 #include "common/interchange/import.h"
 #include "common/base/hash.h"
 #include "common/job/replay.h"
@@ -464,7 +464,8 @@ static void use_store_and_folder(fuzz_bytes *in) {
         FUZZ_CHECK(spec && !coord_store_flush(pair.store));
         write_folder(own, pair.folder[0], own->steps);
         write_folder(other, pair.folder[1], other->steps);
-        if (row) /* weights that claim to be those of the job, as if folders were exchanged */
+        if (row) /* gives the row the digest of the folder's weights, as if folders had been
+                    exchanged */
             write_folder(row, pair.folder[0], row->steps);
         mix(fuzz_byte(in));
         write_pack(digest, row ? b : a);

@@ -13,7 +13,7 @@ uint64_t sim_slot_offer(sim *s, const sim_message *m) {
     if (slot) {
         h->slot_free = h->slots[slot].next_free;
     } else {
-        slot = h->slot_count ? h->slot_count : 1; /* 0 means none */
+        slot = h->slot_count ? h->slot_count : 1; /* slot number 0 means "no slot" */
         h->slot_count = slot + 1;
         if (h->slot_count > h->slot_capacity) {
             h->slot_capacity = h->slot_capacity ? h->slot_capacity * 2 : 64;
@@ -142,7 +142,7 @@ static void unload(sim *s, const coord_action *a) {
     SIM_CHECK(s, "host-contract", r->loaded, "job %llu is unloaded, but not loaded",
               (unsigned long long)a->job);
     r->loaded = false;
-    r->unload_wanted = r->updating; /* then its slots are released after the update */
+    r->unload_wanted = r->updating; /* during an update, its slots are released after the update */
     if (!r->updating) sim_check_slots(s, a->job);
 }
 

@@ -192,8 +192,8 @@ static void forget_lies_after(sim *s, uint64_t id, uint64_t step) {
 
 /* ---- versions ---- */
 
-/* No sample of the epoch may have been used twice by this step. At the end of the epoch, all its
- * samples must have been used. */
+/* Up to this step, no sample may have been used twice in the epoch. At the end of the epoch, all
+ * its samples must have been used. */
 static void check_ledger(sim *s, uint64_t id, sim_spec *spec, uint64_t step) {
     const coord_job_info *info = &spec->info;
     uint64_t first = (step - 1) / info->steps_per_epoch * info->steps_per_epoch + 1;

@@ -50,7 +50,7 @@ typedef struct disk_op {
     uint64_t time; /* when it ended */
     disk_op_kind kind;
     uint32_t folder, inode, to_folder;
-    uint32_t size; /* of a write: length of `bytes` */
+    uint32_t size; /* write: length of `bytes` */
     char name[DISK_NAME], to_name[DISK_NAME];
     char *bytes;
 } disk_op;

@@ -4,7 +4,7 @@
  * So a member that is lost, absorbed twice or absorbed out of order changes it. */
 #include "sim/sim.h"
 
-#define AGAIN_NS SIM_SECOND /* from a restart or failure to the next submission */
+#define AGAIN_NS SIM_SECOND /* time from a restart or failure to the next submission */
 
 void sim_setup_ensembles(sim *s) {
     sim_stream dice = {.key = sim_mix(s->options.seed, 0xe5e3)};

@@ -4,7 +4,8 @@
 #include "common/base/alloc.h"
 
 #define PATIENCE                                                                                   \
-    (600 * SIM_SECOND) /* from the last fault to the end of all jobs, see is_too_late */
+    (600 * SIM_SECOND) /* longest time from the last fault to the end of all jobs, see             \
+                          is_too_late */
 #define MOST_EVENTS 3000000
 
 /* ---- a failed COP_ASSERT stops the run, not the program ---- */

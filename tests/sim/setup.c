@@ -96,7 +96,7 @@ static void make_jobs(sim *s, sim_stream *dice) {
     }
 }
 
-/* The first lines of a trace. */
+/* Prints the first lines of a trace. */
 static void trace_setup(sim *s) {
     for (uint32_t w = 0; w < s->worker_count; w++) {
         const sim_worker *x = &s->workers[w];

@@ -61,7 +61,7 @@ typedef struct sim_stream {
     uint64_t count; /* draws so far */
 } sim_stream;
 
-uint64_t sim_mix(uint64_t a, uint64_t b); /* a hash of both */
+uint64_t sim_mix(uint64_t a, uint64_t b); /* returns a hash of a and b */
 uint64_t sim_next(sim_stream *stream);    /* draws 64 bits */
 /* Draws a number from 0 to n - 1. */
 uint64_t sim_below(sim_stream *stream, uint64_t n);
@@ -129,7 +129,7 @@ typedef enum sim_message_type {
  * associates, so any wrong order is noticed. */
 typedef struct sim_gradient {
     uint64_t sum;
-    bool nan;     /* some value of this gradient is not finite */
+    bool nan;     /* a value of this gradient is not finite */
     bool huge;    /* its values are finite, but the sum of the step's gradients is not */
     bool poison;  /* its values are finite, but no gradient after its update is finite */
     uint32_t lie; /* 1 + the worker that sent this wrong result; 0: the result is right */
@@ -138,8 +138,8 @@ typedef struct sim_gradient {
 typedef struct sim_lease {
     uint64_t lease, job, step, version, weights;
     uint32_t attempt, first, count, batch, spec;
-    uint32_t member;  /* of an ensemble: the first member to compute */
-    uint32_t members; /* of an ensemble: the number of members to compute */
+    uint32_t member;  /* ensemble: the first member to compute */
+    uint32_t members; /* ensemble: the number of members to compute */
     bool evaluate, ensemble;
     bool has_weights; /* `weights` is set; false: the worker has them from an earlier lease */
 } sim_lease;
@@ -184,7 +184,7 @@ typedef struct sim_event {
     sim_kind kind;
     uint32_t peer, life, call;
     sim_link_kind link;
-    uint64_t value;       /* depends on `kind`; see there */
+    uint64_t value;       /* its meaning depends on `kind`, see sim_kind */
     sim_message *message; /* owned */
     coord_event *event;   /* owned */
 } sim_event;
@@ -328,8 +328,8 @@ typedef struct sim_session {
     sim_message *held;    /* the PULL that waits for a reply; NULL: none */
     uint64_t answered;    /* number of the last PULL that was answered with a lease */
     uint64_t digesting;   /* number of the PULL whose result is being hashed; 0: none */
-    sim_lease lease;      /* the lease given last; its number becomes 0 when the lease has ended */
-    uint64_t deadline_ns; /* deadline of the lease given last */
+    sim_lease lease;      /* the newest lease; its number becomes 0 when the lease has ended */
+    uint64_t deadline_ns; /* deadline of the newest lease */
     uint64_t timed_job;   /* job of the training lease that is being timed; 0: none */
     uint64_t timed_ns;    /* when that lease began */
     uint64_t kept_job;    /* the job of the last result that was kept */
@@ -379,8 +379,9 @@ typedef struct sim_job {
     bool cancel_asked;        /* the core was told to cancel it */
     bool cancel_acknowledged; /* the client knows that it was canceled */
     bool pause_acknowledged;  /* the client knows that it was paused */
-    coord_job_state state;    /* as reported last by the core */
-    uint64_t fingerprint;     /* of the workers to which it is pinned; 0: not pinned, or not yet */
+    coord_job_state state;    /* the state that the core reported last */
+    uint64_t fingerprint;     /* fingerprint of the workers to which it is pinned; 0: not pinned,
+                                 or not yet */
     uint64_t saved;           /* the newest step whose checkpoint was reported as written */
     uint64_t evaluated;       /* the last step whose evaluation was reported */
     uint64_t recorded[4];     /* one bit per step: the metrics of this step were reported */
@@ -390,7 +391,8 @@ typedef struct sim_job {
     uint64_t running_since, waited_until;
     uint8_t *applied; /* (steps + 1, shards): how often each shard was added in each update */
     uint8_t kept[COP_SHARDS_MAX]; /* number of kept gradients of each shard, in the current step */
-    uint64_t *lied;    /* (workers): the first step that averaged a lie of this worker; 0: none */
+    uint64_t *lied;    /* (workers): the first step whose average contains a lie of this worker;
+                          0: none */
     uint64_t *longest; /* (workers): the longest time that this worker has held a lease, ns */
     uint32_t life;     /* the coordinator's life in which the job was loaded last */
     bool spoilt; /* its checkpoints contain lies, and the coordinator does not know whom to suspect,
@@ -406,7 +408,7 @@ typedef struct sim_host {
     uint32_t pause_ms; /* time from a graceful stop to the next start */
     uint64_t stalled_until;
     uint64_t clock_ahead; /* how far the coordinator's clock is ahead of virtual time, ns */
-    uint64_t last_lease;  /* number of the lease given last */
+    uint64_t last_lease;  /* number of the newest lease */
     uint64_t ticked_ns;   /* time of the last tick */
     uint64_t listens_ns;  /* time of the last tick that was late; 0: none was */
     /* If a fault waits for a checkpoint (crash_save) or for a commit (crash_commit): 1 + the
@@ -490,7 +492,7 @@ bool sim_is_ensemble(const sim *s, uint64_t job);
 /* The outputs of members `member` to `member + members - 1` on the slice that starts at sample
  * `first`, as a hash. */
 uint64_t sim_outputs(const sim_spec *spec, uint32_t first, uint32_t member, uint32_t members);
-void sim_absorb(sim *s, const coord_action *action);         /* carries out an ABSORB action */
+void sim_absorb(sim *s, const coord_action *action);         /* carries out an action ABSORB */
 void sim_ensemble_ended(sim *s, const coord_action *action); /* carries out a STATE action */
 bool sim_ensembles_done(const sim *s);
 
@@ -655,7 +657,7 @@ typedef struct sim_options {
 typedef struct sim_result {
     bool failed;
     char invariant[32], text[400];
-    uint64_t hash;            /* of the trace; equal in two runs of the same seed */
+    uint64_t hash;            /* hash of the trace; equal in two runs of the same seed */
     uint64_t events;          /* events that were delivered */
     uint64_t decisions;       /* calls of coord_core_step */
     uint64_t agent_decisions; /* calls of worker_agent_step */
@@ -674,7 +676,7 @@ struct sim {
     sim_result *result;
     uint64_t now;      /* virtual time, ns */
     uint64_t order;    /* number of the event posted last */
-    uint64_t hash;     /* of the trace so far */
+    uint64_t hash;     /* hash of the trace so far */
     uint64_t quiet_ns; /* when the last fault has ended */
     sim_queue queue;
     uint64_t next_connection;
@@ -693,8 +695,8 @@ struct sim {
     uint32_t cannot_faults;  /* results that report that the worker cannot compute the lease */
     uint32_t mangled_faults; /* results with a wrong value in a field that names the lease */
     uint32_t lies;           /* results that are lies */
-    uint32_t huge_lies; /* lies with a finite gradient that makes the sum of the step's gradients,
-                         * or all gradients after the update, not finite */
+    uint32_t huge_lies; /* lies whose gradient is finite but so large that the sum of the step's
+                           gradients, or every gradient after the update, is not finite */
     bool liars;         /* some worker may lie */
     bool nans;          /* some fault of the schedule makes a loss or a gradient not finite */
     bool mixed;         /* workers may have different fingerprints */
@@ -729,17 +731,21 @@ _Noreturn void sim_fail(sim *s, const char *invariant, const char *format, ...)
         if (!(condition)) sim_fail(s, invariant, __VA_ARGS__);                                     \
     } while (0)
 
-void sim_check_action(sim *s, const coord_action *action); /* before it is carried out */
+void sim_check_action(sim *s, const coord_action *action); /* checks an action before it is
+                                                              carried out */
 void sim_check_update(sim *s, const coord_action *action, const sim_resident *resident);
-void sim_check_before(sim *s, const coord_event *event); /* before the core takes it */
+void sim_check_before(sim *s, const coord_event *event); /* checks an event before the core takes
+                                                            it */
 /* Moves a running job's running_since forward if no worker has a lease of it. Call at each tick and
  * before a lease is given. */
 void sim_note_wait(sim *s, uint64_t job);
 void sim_check_after(sim *s, const coord_event *event);
 /* check_deadlines.c: */
 void sim_check_deadline(sim *s, sim_session *session, const coord_action *action); /* LEASE */
-void sim_timing_ended(sim *s, sim_session *session);      /* the session's lease has ended */
-void sim_timing_kept(sim_session *session, uint64_t job); /* a result of the session was kept */
+void sim_timing_ended(sim *s, sim_session *session);      /* call when the session's lease has
+                                                             ended */
+void sim_timing_kept(sim_session *session, uint64_t job); /* call when a result of the session
+                                                             was kept */
 /* True: no tick of the coordinator was late in the last heartbeat period. */
 bool sim_has_listened(const sim *s);
 /* The result in this slot must have been kept or dropped. */
@@ -763,7 +769,8 @@ void sim_check_lies(sim *s, uint64_t job);
 void sim_check_version(sim *s, uint64_t job, const sim_resident *resident);
 /* A checkpoint was reported as written. */
 void sim_check_saved(sim *s, uint64_t job, uint64_t step);
-/* The job returns to this step. Checkpoints of later steps are being removed and may be gone. */
+/* Call when the job returns to this step. Checkpoints of later steps are being removed, and some
+ * may already be gone. */
 void sim_check_discarded(sim *s, uint64_t job, uint64_t step);
 void sim_check_loaded(sim *s, uint64_t job, sim_resident *resident, const cop_checkpoint *c);
 /* The client's submission was answered with this job number. */
@@ -772,8 +779,8 @@ void sim_check_acknowledged(sim *s, uint32_t client, uint64_t job);
 void sim_check_asked(sim *s, uint64_t job, coord_event_type request);
 /* A client's control request was answered with success. */
 void sim_check_granted(sim *s, uint64_t job, coord_event_type request);
-void sim_check_died(sim *s); /* the coordinator has died */
-void sim_check_end(sim *s);  /* the run has ended */
+void sim_check_died(sim *s); /* call when the coordinator has died */
+void sim_check_end(sim *s);  /* call when the run has ended */
 /* Have all jobs and ensembles ended, are all requests granted, and are all faults over? */
 bool sim_all_done(const sim *s);
 /* An upper bound of the time that all jobs need, in ns. It assumes that one worker computes every

@@ -8,7 +8,7 @@
 #include "coordinator/core/recovery.h"
 
 #define BATCH_MS 100 /* how long metrics wait for a larger batch */
-#define RETRY_MS 500 /* from a failed commit to the next attempt */
+#define RETRY_MS 500 /* time from a failed commit to the next attempt */
 
 static store_kind kind_of(const sim_write *w) {
     static const store_kind kinds[] = {[SIM_ADD_JOB] = STORE_ADD_JOB,

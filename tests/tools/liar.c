@@ -24,7 +24,7 @@
 typedef struct liar {
     const char *how;
     double probability;
-    uint64_t after, random; /* AFTER, and the state of next_random */
+    uint64_t after, random; /* `after` is AFTER; `random` is the state of next_random */
     uint64_t results;       /* results so far that report no failure */
     uint64_t wrong;         /* results that were made wrong */
 } liar;

@@ -1,7 +1,7 @@
 /* Trains a whole job in one thread with only the libraries, without a coordinator and leases. It
  * computes each shard in a separate pass, and sums the gradients by D5's tree. Prints the digest of
- * the final weights. With an injected fault, this digest must differ from that without
- * (tests/integration/test_golden.py).
+ * the final weights. With an injected fault, the digest must differ from the digest without the
+ * fault (tests/integration/test_golden.py).
  *
  *   one_thread JOB.yaml [flip|swap]
  *

@@ -32,7 +32,7 @@ static void test_all_allocations_from_the_kth_fail(void **state) {
     assert_null(b);
     assert_null(c);
     assert_null(cop_strdup("x"));
-    cop_alloc_fail_at(3); /* the third one from now fails, and no later one */
+    cop_alloc_fail_at(3); /* the third allocation from now fails, and no later one */
     void *d = cop_alloc(10);
     assert_non_null(d);
     cop_alloc_fail_at(0);

@@ -109,7 +109,7 @@ static void test_reused_buffer_has_the_pool_size_again(void **state) {
     (void)state;
     cop_buffer_pool *pool = cop_buffer_pool_create(100);
     cop_buffer *b = cop_buffer_pool_take(pool);
-    b->size = 7; /* a shorter message */
+    b->size = 7; /* as for a shorter message */
     cop_buffer_release(b);
     b = cop_buffer_pool_take(pool);
     assert_int_equal(b->size, 100);
@@ -136,7 +136,7 @@ static void test_out_of_memory_gives_null_and_leaks_nothing(void **state) {
         cop_alloc_fail_at(k);
         assert_null(cop_buffer_pool_take(pool));
     }
-    cop_buffer *b = cop_buffer_pool_take(pool); /* the pool is usable after that */
+    cop_buffer *b = cop_buffer_pool_take(pool); /* the pool is still usable */
     assert_non_null(b);
     cop_buffer_release(b);
     cop_buffer_pool_destroy(pool);

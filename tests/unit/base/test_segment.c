@@ -55,14 +55,15 @@ static void test_weights_cannot_be_written_by_others(void **state) {
     (void)state;
     cop_segment *s = create(COP_SEGMENT_READ), *other = NULL;
     char path[64];
-    memset(s->data, 3, SIZE); /* the owner can, also after the seal */
+    memset(s->data, 3, SIZE); /* the owner can write, also after the seal */
     assert_int_equal(cop_segment_open(&s->name, COP_SEGMENT_WRITE, &other, NULL),
                      COP_ERR_NO_MEMORY);
     assert_int_equal(cop_segment_open(&s->name, COP_SEGMENT_READ, &other, NULL), COP_OK);
     assert_int_equal(((char *)other->data)[SIZE - 1], 3);
     snprintf(path, sizeof path, "/proc/%u/fd/%u", s->name.pid, s->name.fd);
     const int fd = open(path, O_RDWR | O_CLOEXEC);
-    assert_true(fd >= 0); /* the file's owner may open it, but: */
+    assert_true(fd >= 0); /* any process of the owner may open the file, but can neither write
+                             nor map it writable */
     assert_int_equal(pwrite(fd, "x", 1, 5000), -1);
     assert_ptr_equal(mmap(NULL, 4096, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 4096), MAP_FAILED);
     close(fd);
@@ -85,7 +86,7 @@ static void test_nobody_can_truncate(void **state) {
     cop_segment_release(s);
 }
 
-/* What a liar may name. */
+/* A peer that lies may name any segment, process or descriptor. */
 static void test_wrong_names_are_refused(void **state) {
     (void)state;
     cop_segment *s = create(COP_SEGMENT_READ), *other = NULL;

@@ -91,7 +91,7 @@ static void test_one_thread_runs_tasks_in_order_and_destroy_waits_for_them(void 
 typedef struct repeat {
     loop loop;
     cop_thread_pool *pool;
-    atomic_int rounds; /* still to run */
+    atomic_int rounds; /* rounds that are still to run */
 } repeat;
 
 static void submit_again(cop_task *task) {

@@ -20,7 +20,7 @@ typedef struct op {
 
 typedef struct shim_file {
     sqlite3_file base;
-    int name;           /* as in op */
+    int name;           /* index of the name, as in op */
     sqlite3_file *real; /* the system's file, which is stored after this struct */
 } shim_file;
 
@@ -31,7 +31,7 @@ static struct {
     uint32_t count, capacity;
     uint32_t calls;     /* calls since vfs_fail */
     uint32_t fail;      /* number of the call that must fail; 0: none */
-    int code;           /* as in vfs_fail */
+    int code;           /* the argument `code` of vfs_fail */
     const char *failed; /* name of the call that has failed; or NULL */
     bool recording;
 } shim = {.mutex = PTHREAD_MUTEX_INITIALIZER};

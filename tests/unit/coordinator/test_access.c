@@ -18,7 +18,7 @@
 #include "coordinator/server/server.h"
 
 #define ANSWER_MS 5000
-#define SESSIONS  12 /* of one identity */
+#define SESSIONS  12 /* sessions that one identity opens */
 #define WATCHES   6
 
 typedef struct world {

@@ -158,7 +158,7 @@ static void test_unknown_evaluation_is_reported_at_once(void **state) {
 
 /* ---- places ---- */
 
-/* An API that has only places for evaluations, with several identities. */
+/* An API for tests of its places for evaluations, which several identities share. */
 typedef struct places {
     coord_config config;
     coord_access access;

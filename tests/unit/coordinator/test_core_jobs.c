@@ -259,7 +259,8 @@ static void test_evaluation_every_second_epoch(void **state) {
     info.evaluate_every = 2;
     fixture *f = start(2, info);
     fx_work_all(f, 2);
-    assert_int_equal(fx_count(f, COORD_ACTION_EVALUATED), 2); /* 20 and 30 */
+    assert_int_equal(fx_count(f, COORD_ACTION_EVALUATED), 2); /* the evaluations after steps 20
+                                                                 and 30 */
     fx_destroy(f);
 }
 
@@ -291,7 +292,7 @@ static void test_pause_does_not_wait_for_an_evaluation(void **state) {
     fx_forget(f);
     fx_job_event(f, COORD_EVENT_JOB_RESUME, 1);
     fx_work(f, 1, 61);                                        /* the first result is stale */
-    assert_int_equal(fx_count(f, COORD_ACTION_EVALUATED), 1); /* it is done later */
+    assert_int_equal(fx_count(f, COORD_ACTION_EVALUATED), 1); /* the evaluation is done later */
     assert_int_equal(fx_last(f, COORD_ACTION_EVALUATED)->step, 10);
     fx_destroy(f);
 }

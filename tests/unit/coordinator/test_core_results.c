@@ -468,7 +468,7 @@ static void test_deadline_grows_with_measured_times(void **state) {
     uint64_t first = f->lease[1].lease.deadline_ns - f->now;
     assert_int_equal(first, 5 * FX_SECOND);
     coord_event e = fx_result_of(f, &f->lease[1]);
-    e.result.compute_ns = 80 * FX_SECOND; /* 10 s a shard */
+    e.result.compute_ns = 80 * FX_SECOND; /* 10 s per shard */
     f->now += 80 * FX_SECOND;
     fx_send_result(f, e);
     fx_pull(f, 1);
@@ -802,7 +802,8 @@ static void test_coordinator_without_room_computes_the_block_later(void **state)
         fx_forget(f);
         fx_send(f, e);
         assert_int_equal(fx_count(f, COORD_ACTION_DIVERGED), 0);
-        assert_int_equal(fx_count(f, COORD_ACTION_COMPUTE), 0); /* not at once */
+        assert_int_equal(fx_count(f, COORD_ACTION_COMPUTE), 0); /* the coordinator does not
+                                                                   compute it at once */
         fx_tick(f, 1000);
         assert_int_equal(fx_count(f, COORD_ACTION_COMPUTE), 0);
         fx_tick(f, 5000);

@@ -13,7 +13,7 @@
 #include "common/base/thread_pool.h"
 #include "fuzz/world.h"
 
-#define REQUESTS 300 /* of one method: more than any share */
+#define REQUESTS 300 /* requests of one method, more than the share of any identity */
 #define RUNNING  7   /* a note of a job that runs */
 #define ENDED    8   /* a note of a job that is completed */
 

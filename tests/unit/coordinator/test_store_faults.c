@@ -27,8 +27,8 @@
 
 #define PART(folder) (access("/dev/shm", W_OK) ? "/tmp/" folder : "/dev/shm/" folder)
 
-static uint64_t dice_count =
-    4; /* losses of power with torn writes at each point; or the argument */
+static uint64_t dice_count = 4; /* number of random torn writes that are tried at each point; an
+                                   argument of the program replaces it */
 
 /* ---- the writes of a coordinator, and when they were acknowledged ---- */
 
@@ -37,7 +37,8 @@ typedef enum fact { JOB_1, STEPS_OF_1, JOB_2, PAUSE_OF_2, REMOVAL_OF_1, JOB_3, F
 /* For each fact, the number of file changes before its acknowledgement. UINT32_MAX: it was refused
  * or not acknowledged. */
 typedef struct acknowledged {
-    _Atomic uint32_t at[FACTS], removing; /* removing: when the removal of job 1 began */
+    _Atomic uint32_t at[FACTS], removing; /* `removing`: the change at which the removal of job 1
+                                             began */
     atomic_int answers;
 } acknowledged;
 typedef struct pending_answer {
@@ -59,7 +60,7 @@ static void await(const acknowledged *t, int count) {
 
 static void add(coord_store *s, pending_answer *t, uint64_t job) {
     cop_buffer *spec = cop_buffer_create(3000);
-    if (!spec) { /* refused, as by the coordinator */
+    if (!spec) { /* the coordinator would refuse this submission, too */
         on_done(t, COP_ERR_NO_MEMORY, "no memory");
         return;
     }

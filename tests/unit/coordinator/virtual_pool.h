@@ -42,7 +42,7 @@ typedef struct vp_worker {
     bool idle; /* its PULL is not answered with a lease yet */
     coord_action lease;
     uint64_t weights;        /* weights of the lease's version */
-    uint64_t has_job;        /* the job whose weights it has */
+    uint64_t has_job;        /* number of the job whose weights the worker has */
     uint64_t has_weights;    /* name of the weights that it has */
     uint64_t shards, leases; /* number of computed shards, or samples, and of leases */
     uint64_t wrong;          /* number of wrong results */
@@ -52,7 +52,8 @@ typedef struct vp_worker {
     bool lies_in_loss;       /* wrong results have a wrong loss and a wrong gradient */
     bool not_finite;         /* wrong results say that they are not finite */
     bool lies_in_count;      /* wrong results have only a wrong number of correct samples */
-    uint64_t lies_huge;      /* gradient of wrong results, VP_HUGE or VP_POISON; 0: another */
+    uint64_t lies_huge;      /* the gradient of its wrong results, VP_HUGE or VP_POISON; 0: any
+                                other wrong gradient */
     uint64_t wrong_since;    /* shards computed since its first wrong result */
 } vp_worker;
 

@@ -51,7 +51,8 @@ static void test_quotes_blanks_and_line_ends(void **state) {
 static void test_errors_name_file_and_line(void **state) {
     (void)state;
     refuse("a,b\n1,0\n2\n", NULL, "a.csv:3: 1 field: expected 2, as in the first line");
-    refuse("a,b\n   \n", NULL, "a.csv is an empty data set"); /* no second line */
+    refuse("a,b\n   \n", NULL, "a.csv is an empty data set"); /* the file has no second line with
+                                                                 content */
     refuse("a,b\n1,0\n\n2,1,1\n", NULL, "a.csv:4: 3 fields: expected 2, as in the first line");
     refuse("1,0\n2,1\nx,1\n", NULL, "a.csv:3: column 1 is \"x\": expected a number");
     refuse("a,b\n1,0\n,1\n", NULL, "a.csv:3: column \"a\" is \"\": expected a number");
@@ -188,7 +189,7 @@ static void test_gzip_with_several_members_is_one_file(void **state) {
     cop_data *data = data_load("csv", &input);
     assert_int_equal(data->train.count, 2);
     cop_data_destroy(data);
-    file_put("a.csv.gz", bytes, size + 40); /* with zeros at the end, as on tapes */
+    file_put("a.csv.gz", bytes, size + 40); /* zeros follow the compressed data, as on tapes */
     cop_data_destroy(data_load("csv", &input));
     file_put("a.csv.gz", bytes, size - 3);
     data_refuse("csv", &input, COP_ERR_CORRUPT, "a.csv.gz is truncated: the gzip data end early");

@@ -13,7 +13,7 @@
 
 #define FOLDER "/sim/run"
 
-/* Losses of power at each point, if the program has no argument. */
+/* How many losses of power are tried at each point, if the program has no argument. */
 #ifdef __SANITIZE_ADDRESS__ /* slow, and each of them runs the same code */
 static uint64_t dice = 2;
 #else

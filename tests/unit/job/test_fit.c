@@ -37,7 +37,8 @@ static void test_model_accepts_only_samples_of_its_form(void **state) {
         const char *text;
     } forms[] = {
         {COP_DATA_U8, 1, {4}, 3, "u8 (4) and 3 classes"},
-        {COP_DATA_F32, 1, {1}, 3, "f32 (1) and 3 classes"}, /* as many bytes */
+        {COP_DATA_F32, 1, {1}, 3, "f32 (1) and 3 classes"}, /* a sample of as many bytes, with
+                                                               another type */
         {COP_DATA_F32, 1, {4}, 3, "f32 (4) and 3 classes"},
         {COP_DATA_U8, 3, {1, 2, 2}, 3, "u8 (1, 2, 2) and 3 classes"},
         {COP_DATA_U8, 3, {1, 4, 1}, 3, "u8 (1, 4, 1) and 3 classes"},

@@ -14,10 +14,10 @@ enum { STEPS = 3, BEGIN = 2, SHARDS = 4, BATCH = 30 };
 typedef struct life {
     const cop_kernels *kernels;
     char *folder;
-    unsigned char digest[32]; /* at the end of an undisturbed run */
+    unsigned char digest[32]; /* digest of the weights at the end of an undisturbed run */
     float *before;            /* the weights of step BEGIN */
     size_t floats;
-    /* of one life */
+    /* data set of one run */
     cop_data *data;
     cop_job *job;
     cop_pass *pass;

@@ -27,8 +27,8 @@ static struct {
     bool armed, was_half;
     fault fault;
     uint64_t count, fail; /* calls so far; number of the call that must fail, from 1 */
-    const char *name;     /* of the failed call; NULL: none */
-    int open;             /* descriptors and folders */
+    const char *name;     /* name of the call that failed; NULL: none has failed */
+    int open;             /* number of open descriptors and folders */
 } calls;
 
 static bool may_find_no_space(const char *name) {

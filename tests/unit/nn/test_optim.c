@@ -19,8 +19,7 @@ static bench *bench_open(double max_norm) {
     b->model = model_of(layers, 3, 53, 5);
     assert_true(cop_model_floats(b->model) <= FLOATS_MAX);
     cop_model_init(b->model, 3, b->w);
-    for (int i = 0; i < FLOATS_MAX; i++)
-        b->velocity[i] = 3; /* must not be read by the first step */
+    for (int i = 0; i < FLOATS_MAX; i++) b->velocity[i] = 3; /* the first step must not read it */
     return b;
 }
 

@@ -242,8 +242,8 @@ static void test_channels_and_maxout_groups_are_thinned(void **state) {
     members_close(&m);
 }
 
-/* Two cases cannot be thinned. In a masked run, 0 times an infinite weight gives NaN. And a layer
- * may have no inputs left, so that its outputs are only its bias. */
+/* Two cases cannot be thinned. In a masked run, 0 times an infinite weight gives NaN. A layer may
+ * have no inputs left; its outputs are then only its bias. */
 static void test_layers_that_cannot_be_thinned_run_masked(void **state) {
     (void)state;
     const cop_layer_spec layers[] = {spec_linear(9), spec_relu(), SHARD(0.9), spec_linear(CLASSES)};

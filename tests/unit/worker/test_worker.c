@@ -30,10 +30,10 @@ typedef struct coordinator {
     /* the script, set by the test's thread */
     atomic_int leases, next_pull;
     atomic_bool drain, forgotten;
-    /* what was seen */
+    /* numbers of messages that arrived */
     atomic_int hellos, controls, beats, pulls, results, goodbyes, resent, dropped;
     _Atomic uint64_t last_result, session;
-    cop_buffer *gradient; /* of the first result */
+    cop_buffer *gradient; /* gradient of the first result */
     cop_request *held;
 } coordinator;
 
