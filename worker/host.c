@@ -20,6 +20,9 @@
  * time to transfer. */
 #define CALL_TIMEOUT_MS  (COP_HOLD_MAX_MS + 25000)
 #define HELLO_TIMEOUT_MS 3000
+/* In a coordinator's process, its loop computes leases that take at most this time. Handing a lease
+ * over to the worker's thread and back takes 20 to 50 us, and the loop has nothing else to do. */
+#define FOLLOW_MAX_NS 500000
 
 struct cop_worker {
     cop_worker_config config;
@@ -187,9 +190,11 @@ static void run_heartbeats(void *argument) {
 /* ---- PULL and the lease ---- */
 
 typedef struct work_state {
-    cop_message lease;    /* the lease that is being computed */
-    cop_result result;    /* the result that the next PULL carries, if `present` */
-    cop_buffer *gradient; /* the tensor of this result; NULL: it has none */
+    cop_worker *worker;
+    cop_message lease;      /* the lease that is being computed */
+    cop_result result;      /* the result that the next PULL carries, if `present` */
+    cop_buffer *gradient;   /* the tensor of this result; NULL: it has none */
+    uint64_t job, train_ns; /* job and computing time of the last TRAIN lease; 0: none */
 } work_state;
 
 static void drop_result(work_state *s) {
@@ -198,24 +203,22 @@ static void drop_result(work_state *s) {
     s->result.present = false;
 }
 
-static cop_err send_pull(cop_worker *w, work_state *s, bool goodbye, cop_message *reply,
-                         cop_error *error) {
+/* Makes a PULL, with the result if there is one. */
+static void fill_pull(const cop_worker *w, const work_state *s, cop_message *m) {
     COP_ASSERT(!s->gradient || s->result.present);
-    cop_message m = {.type = COP_MESSAGE_PULL};
-    m.pull.worker = w->id;
-    m.pull.session = w->session;
-    m.pull.goodbye = goodbye;
-    worker_compute_held(w->compute, &m.pull.have_job, &m.pull.have_version);
-    m.pull.result = s->result;
-    m.pull.has_proof = w->share.proven;
-    memcpy(m.pull.proof, w->share.proof, sizeof m.pull.proof);
+    *m = (cop_message){.type = COP_MESSAGE_PULL};
+    m->pull.worker = w->id;
+    m->pull.session = w->session;
+    worker_compute_held(w->compute, &m->pull.have_job, &m->pull.have_version);
+    m->pull.result = s->result;
+    m->pull.has_proof = w->share.proven;
+    memcpy(m->pull.proof, w->share.proof, sizeof m->pull.proof);
     if (s->gradient && s->gradient->segment)
-        m.pull.result.segment = s->gradient->segment->name.id;
+        m->pull.result.segment = s->gradient->segment->name.id;
     else if (s->gradient)
-        m.part[COP_PART_RESULT] = cop_buffer_hold(s->gradient);
+        m->part[COP_PART_RESULT] = cop_buffer_hold(s->gradient);
     if (s->result.present && s->result.kind == COP_LEASE_TRAIN)
         cop_lane_enter(worker_compute_lane(w->compute), COP_PHASE_WAIT, COP_NO_LAYER);
-    return cop_link_call(w->work, &m, reply, CALL_TIMEOUT_MS, error);
 }
 
 static bool is_unknown(cop_worker *w) {
@@ -247,9 +250,11 @@ static worker_event take_lease(cop_worker *w, work_state *s) {
 /* Sends a PULL and returns the answer as an event. Every answer except an error means that the
  * coordinator has the result, which is then dropped here. */
 static worker_event pull(cop_worker *w, work_state *s, bool goodbye) {
-    cop_message reply;
+    cop_message request, reply;
     worker_event event = {.type = WORKER_EVENT_NOTHING};
-    cop_err e = send_pull(w, s, goodbye, &reply, &w->error);
+    fill_pull(w, s, &request);
+    request.pull.goodbye = goodbye;
+    cop_err e = cop_link_call(w->work, &request, &reply, CALL_TIMEOUT_MS, &w->error);
     if (e && is_unknown(w)) return (worker_event){.type = WORKER_EVENT_NOTHING, .unknown = true};
     if (e) return (worker_event){.type = WORKER_EVENT_FAILED, .error = e};
     drop_result(s);
@@ -278,6 +283,10 @@ static void compute(cop_worker *w, work_state *s) {
     else
         cop_lane_discard(lane);
     worker_compute_run(w->compute, &s->lease, &s->result, &s->gradient);
+    if (s->result.kind == COP_LEASE_TRAIN) {
+        s->job = s->result.job;
+        s->train_ns = s->result.compute_ns;
+    }
     if (s->result.failure[0])
         cop_log(COP_LOG_WARN, "worker", "lease %llu failed: %s",
                 (unsigned long long)s->result.lease, s->result.failure);
@@ -288,6 +297,39 @@ static void compute(cop_worker *w, work_state *s) {
     w->lease = 0;
     uv_mutex_unlock(&w->mutex);
     if (canceled) drop_result(s); /* another worker's result came first */
+}
+
+/* ---- short leases in the coordinator's process: its loop computes them (cop_link_follower) ----
+ */
+
+/* Does the loop compute this lease? Only if it is a whole step, so that no other worker computes at
+ * the same time, and if the previous lease of the job was short. */
+static bool wants_lease(void *context, const cop_message *reply) {
+    const work_state *s = context;
+    if (reply->type != COP_MESSAGE_LEASE) return false;
+    const cop_lease *l = &reply->lease;
+    const cop_buffer *labels = reply->part[COP_PART_LABELS];
+    return l->kind == COP_LEASE_TRAIN && l->job == s->job && s->train_ns <= FOLLOW_MAX_NS &&
+           labels && labels->size == l->batch * sizeof(int32_t) && !l->weights.id && !l->room.id;
+}
+
+/* Computes the lease and makes the next PULL, as one round of the agent does. The agent's state
+ * stays the same: it waits for the answer to a PULL. */
+static bool follow_lease(void *context, cop_message *reply, cop_message *request) {
+    work_state *s = context;
+    cop_worker *w = s->worker;
+    uv_mutex_lock(&w->mutex);
+    const bool stop = w->cancel || w->drain;
+    uv_mutex_unlock(&w->mutex);
+    if (stop) return false;
+    drop_result(s);
+    s->lease = *reply;
+    memset(reply, 0, sizeof *reply);
+    const worker_event event = take_lease(w, s);
+    COP_ASSERT(event.type == WORKER_EVENT_LEASE); /* only shared memory could fail */
+    compute(w, s);
+    fill_pull(w, s, request);
+    return true;
 }
 
 static void wait_ms(cop_worker *w, uint32_t ms) {
@@ -342,13 +384,14 @@ static void log_failure(const cop_worker *w, const worker_agent *agent, const wo
 
 static void run_agent(void *argument) {
     cop_worker *w = argument;
-    work_state s = {0};
+    work_state s = {.worker = w};
     worker_agent agent;
     uint64_t salt;
     cop_random_bytes(&salt, sizeof salt);
     cop_compute_thread_init();
     worker_agent_init(&agent, w->config.retry_forever, w->config.join_timeout_ms, salt,
                       cop_clock_ns());
+    cop_link_set_follower(w->work, &(cop_link_follower){wants_lease, follow_lease, &s});
     worker_event event = {.type = WORKER_EVENT_START};
     worker_action action;
     for (;;) {

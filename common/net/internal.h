@@ -19,6 +19,7 @@
 
 typedef enum net_item_kind {
     NET_ITEM_REQUEST,
+    NET_ITEM_FOLLOW, /* the transport has a reply that may lead to the next request */
     NET_ITEM_CONNECTED,
     NET_ITEM_DISCONNECTED
 } net_item_kind;
@@ -30,7 +31,7 @@ struct net_item {
     net_item_kind kind;
     net_item *next;
     uint64_t connection;  /* of CONNECTED and DISCONNECTED */
-    cop_request *request; /* of REQUEST; it contains this item */
+    cop_request *request; /* of REQUEST and FOLLOW; it contains this item */
 };
 
 /* The two ways in which a transport ends a request. `reply` sends a message and takes over its
@@ -38,6 +39,9 @@ struct net_item {
 typedef struct net_transport {
     void (*reply)(cop_request *request, cop_message *message);
     void (*drop)(cop_request *request);
+    /* Carries out an item of the kind FOLLOW. True: the request has a new message, which the server
+     * now handles. False: the request is freed. NULL: the transport sends no such items. */
+    bool (*follow)(cop_request *request);
 } net_transport;
 
 struct cop_request {
@@ -76,8 +80,9 @@ struct cop_server {
     uv_prepare_t round;      /* its callback runs once in each iteration of the loop */
     int handles_open;        /* how many of `wake` and `round` libuv has not closed yet */
     int inline_replies_left; /* how many replies the loop may still encode in this iteration */
-    uv_mutex_t mutex;        /* guards the queue and `closed` */
+    uv_mutex_t mutex;        /* guards the queue, `reading` and `closed` */
     net_item *head, *tail;   /* the queue */
+    bool reading;            /* the loop will look at the queue again without being woken */
     bool closed;             /* the queue accepts no more items */
     net_live *live;          /* open connections */
     size_t live_capacity;
@@ -160,6 +165,7 @@ typedef struct net_link_ops {
     void (*cancel)(cop_link *link); /* wakes the running call; `canceled` is already true */
     void (*interrupt)(cop_link *link);
     void (*set_impatient)(cop_link *link); /* NULL: calls never wait for a connection anyway */
+    void (*set_follower)(cop_link *link, const cop_link_follower *follower); /* NULL: no effect */
     void (*close)(cop_link *link);
 } net_link_ops;
 struct cop_link {

@@ -31,6 +31,11 @@ void cop_link_set_impatient(cop_link *link) {
     if (link->ops->set_impatient) link->ops->set_impatient(link);
 }
 
+void cop_link_set_follower(cop_link *link, const cop_link_follower *follower) {
+    COP_ASSERT(follower->wants && follower->follow);
+    if (link->ops->set_follower) link->ops->set_follower(link, follower);
+}
+
 void cop_link_close(cop_link *link) {
     if (link) link->ops->close(link);
 }

@@ -3,7 +3,13 @@
  * allocates nothing.
  *
  * If a call times out, the server still has the request until it replies to it or drops it; the
- * next call first waits for this. Locks are taken in this order: hub, link, the server's queue. */
+ * next call first waits for this.
+ *
+ * If the link's follower wants a reply, the link keeps the reply and puts an item into the server's
+ * queue. Later the loop calls the follower, which turns the reply into the next request. The call
+ * waits on meanwhile. It may end before the follower begins, but not while the follower runs.
+ *
+ * Locks are taken in this order: hub, link, the server's queue. */
 #include "common/net/internal.h"
 
 #include <stdio.h>
@@ -28,13 +34,17 @@ struct memory_link {
     cop_link base;
     cop_request request;
     net_hub *hub;
-    uv_mutex_t mutex;   /* guards the rest, except `next` */
+    cop_link_follower follower; /* `wants` is NULL: there is none */
+    uv_mutex_t mutex;           /* guards the rest, except `next` */
     uv_cond_t answered; /* the state has changed, the server returned the request, or a cancel */
     call_state state;
+    uint64_t timeout_ns, deadline_ns; /* of the last call */
     bool at_server;
+    bool kept;         /* `reply` waits for the follower */
+    bool running;      /* the follower runs */
     bool closed;       /* cop_link_close was called */
     bool disconnected; /* the server closed the connection; the next call opens a new one */
-    cop_message reply; /* the reply; valid in state ANSWERED */
+    cop_message reply; /* the reply; valid in state ANSWERED, or if `kept` */
     memory_link *next; /* the next link in the hub's list; guarded by the hub's mutex */
 };
 
@@ -51,8 +61,10 @@ static void free_link(memory_link *link) {
 static void finish_request(memory_link *link, cop_message *message) {
     cop_message_fini(&link->request.message);
     uv_mutex_lock(&link->mutex);
-    COP_ASSERT(link->at_server);
+    COP_ASSERT(link->at_server && !link->running);
     link->at_server = false;
+    if (link->kept) cop_message_fini(&link->reply);
+    link->kept = false;
     bool wanted = link->state == WAITING && message != NULL;
     if (wanted) {
         link->reply = *message;
@@ -72,17 +84,80 @@ static memory_link *link_of(cop_request *request) {
     return (memory_link *)(void *)((char *)request - offsetof(memory_link, request));
 }
 
+/* Keeps a reply that the follower wants, and puts its item into the queue. False: it does not want
+ * the reply, or the call has ended. */
+static bool keep_for_follower(memory_link *link, cop_message *message) {
+    const cop_link_follower *f = &link->follower;
+    if (!f->wants) return false;
+    uv_mutex_lock(&link->mutex);
+    COP_ASSERT(link->at_server && !link->kept);
+    link->kept = link->state == WAITING && f->wants(f->context, message);
+    const bool kept = link->kept;
+    if (kept) link->reply = *message;
+    uv_mutex_unlock(&link->mutex);
+    if (!kept) return false;
+    memset(message, 0, sizeof *message);
+    link->request.item = (net_item){.kind = NET_ITEM_FOLLOW, .request = &link->request};
+    if (!net_server_push(link->request.server, &link->request.item)) finish_request(link, NULL);
+    return true;
+}
+
 static void memory_reply(cop_request *request, cop_message *message) {
+    memory_link *link = link_of(request);
     cop_buffer_release(message->receipt); /* the link has the parts now, so the reply is sent */
     message->receipt = NULL;
-    finish_request(link_of(request), message);
+    if (!keep_for_follower(link, message)) finish_request(link, message);
+}
+
+/* Marks the follower as running, if the call still waits. */
+static bool begin_follower(memory_link *link) {
+    uv_mutex_lock(&link->mutex);
+    COP_ASSERT(link->kept && link->at_server);
+    link->running = link->state == WAITING && !atomic_load(&link->base.canceled);
+    const bool running = link->running;
+    uv_mutex_unlock(&link->mutex);
+    return running;
+}
+
+/* Ends the run of the follower. True: the call goes on with its next request. */
+static bool end_follower(memory_link *link, bool followed) {
+    uv_mutex_lock(&link->mutex);
+    link->running = false;
+    link->kept = !followed;
+    const bool on = followed && link->state == WAITING && !atomic_load(&link->base.canceled);
+    if (on) link->deadline_ns = cop_clock_ns() + link->timeout_ns;
+    uv_mutex_unlock(&link->mutex);
+    return on;
+}
+
+static bool memory_follow(cop_request *request) {
+    memory_link *link = link_of(request);
+    cop_message_fini(&request->message);
+    if (!begin_follower(link)) {
+        finish_request(link, NULL);
+        return false;
+    }
+    const bool followed =
+        link->follower.follow(link->follower.context, &link->reply, &request->message);
+    if (end_follower(link, followed)) return true;
+    if (followed) {
+        finish_request(link, NULL);
+        return false;
+    }
+    uv_mutex_lock(&link->mutex);
+    cop_message reply = link->reply;
+    link->kept = false;
+    uv_mutex_unlock(&link->mutex);
+    finish_request(link, &reply);
+    return false;
 }
 
 static void memory_drop(cop_request *request) {
     finish_request(link_of(request), NULL);
 }
 
-static const net_transport memory_transport = {.reply = memory_reply, .drop = memory_drop};
+static const net_transport memory_transport = {
+    .reply = memory_reply, .drop = memory_drop, .follow = memory_follow};
 
 static void fail_call(memory_link *link) {
     if (link->state == WAITING) link->state = DISCONNECTED;
@@ -152,13 +227,16 @@ static bool submit_request(memory_link *link, cop_message *request) {
     return sent;
 }
 
-/* Waits until `waiting(link)` is false, the deadline has passed, or the link is canceled. The
- * caller holds the link's lock. */
-static void wait_while(memory_link *link, bool (*waiting)(const memory_link *), uint64_t deadline) {
-    while (waiting(link) && !atomic_load(&link->base.canceled)) {
-        uint64_t now = cop_clock_ns();
-        if (now >= deadline) return;
-        uv_cond_timedwait(&link->answered, &link->mutex, deadline - now);
+#define RUNNING_PAUSE_NS 1000000
+
+/* Waits until `waiting(link)` is false, the deadline has passed, or the link is canceled, and the
+ * follower does not run. The caller holds the link's lock. */
+static void wait_while(memory_link *link, bool (*waiting)(const memory_link *)) {
+    while (link->running || (waiting(link) && !atomic_load(&link->base.canceled))) {
+        const uint64_t now = cop_clock_ns();
+        if (now >= link->deadline_ns && !link->running) return;
+        uv_cond_timedwait(&link->answered, &link->mutex,
+                          now < link->deadline_ns ? link->deadline_ns - now : RUNNING_PAUSE_NS);
     }
 }
 
@@ -178,9 +256,10 @@ static cop_err refuse(cop_message *request, cop_err code, const char *text, cop_
 static cop_err memory_call(cop_link *base, cop_message *request, cop_message *reply,
                            uint32_t timeout_ms, cop_error *error) {
     memory_link *link = (memory_link *)(void *)base;
-    uint64_t deadline = cop_clock_ns() + (uint64_t)timeout_ms * 1000000;
     uv_mutex_lock(&link->mutex);
-    wait_while(link, is_at_server, deadline);
+    link->timeout_ns = (uint64_t)timeout_ms * 1000000;
+    link->deadline_ns = cop_clock_ns() + link->timeout_ns;
+    wait_while(link, is_at_server);
     bool busy = link->at_server;
     uv_mutex_unlock(&link->mutex);
     if (atomic_load(&base->canceled))
@@ -192,7 +271,7 @@ static cop_err memory_call(cop_link *base, cop_message *request, cop_message *re
         return refuse(request, COP_ERR_CLOSED, "the coordinator in this process has stopped",
                       error);
     uv_mutex_lock(&link->mutex);
-    wait_while(link, is_waiting, deadline);
+    wait_while(link, is_waiting);
     call_state state = link->state;
     COP_ASSERT(state == WAITING || state == ANSWERED || state == DISCONNECTED);
     COP_ASSERT(state != ANSWERED || !link->at_server);
@@ -225,6 +304,12 @@ static void memory_interrupt(cop_link *base) {
     uv_mutex_lock(&link->mutex);
     fail_call(link);
     uv_mutex_unlock(&link->mutex);
+}
+
+static void memory_set_follower(cop_link *base, const cop_link_follower *follower) {
+    memory_link *link = (memory_link *)(void *)base;
+    COP_ASSERT(link->state == IDLE && !link->at_server);
+    link->follower = *follower;
 }
 
 /* Removes the link from the hub's list. The caller holds the hub's lock. */
@@ -262,6 +347,7 @@ static void memory_close(cop_link *base) {
 static const net_link_ops memory_ops = {.call = memory_call,
                                         .cancel = memory_cancel,
                                         .interrupt = memory_interrupt,
+                                        .set_follower = memory_set_follower,
                                         .close = memory_close};
 
 cop_err cop_link_open_local(cop_server *server, cop_link **out, cop_error *error) {

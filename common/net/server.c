@@ -15,8 +15,13 @@
 
 /* ---- the queue ---- */
 
+/* Is the item a field of a request? The others are allocated. */
+static bool is_of_request(const net_item *item) {
+    return item->kind == NET_ITEM_REQUEST || item->kind == NET_ITEM_FOLLOW;
+}
+
 bool net_server_push(cop_server *server, net_item *item) {
-    COP_ASSERT(item->kind != NET_ITEM_REQUEST || item->request->server == server);
+    COP_ASSERT(!is_of_request(item) || item->request->server == server);
     item->next = NULL;
     uv_mutex_lock(&server->mutex);
     bool open = !server->closed;
@@ -26,7 +31,7 @@ bool net_server_push(cop_server *server, net_item *item) {
         else
             server->head = item;
         server->tail = item;
-        uv_async_send(&server->wake);
+        if (!server->reading) uv_async_send(&server->wake);
     }
     uv_mutex_unlock(&server->mutex);
     return open;
@@ -105,15 +110,29 @@ static void take_request(cop_server *server, cop_request *request) {
     server->handler.on_request(server->context, request);
 }
 
-/* Puts the items that were not taken back to the front of the queue, for the next iteration of the
- * loop. */
-static void put_back(cop_server *server, net_item *first, net_item *last) {
-    COP_ASSERT(first && !last->next);
+/* Takes the whole queue. NULL: it is empty, and the next item wakes the loop. */
+static net_item *take_queue(cop_server *server, net_item **last) {
     uv_mutex_lock(&server->mutex);
-    last->next = server->head;
-    server->head = first;
-    if (!server->tail) server->tail = last;
-    uv_async_send(&server->wake);
+    net_item *first = server->head;
+    *last = server->tail;
+    server->head = server->tail = NULL;
+    server->reading = first != NULL;
+    uv_mutex_unlock(&server->mutex);
+    return first;
+}
+
+/* Ends the reading for this iteration of the loop. Puts the items that were not taken (`first` may
+ * be NULL) back to the front of the queue. */
+static void stop_reading(cop_server *server, net_item *first, net_item *last) {
+    COP_ASSERT(!first || !last->next);
+    uv_mutex_lock(&server->mutex);
+    if (first) {
+        last->next = server->head;
+        server->head = first;
+        if (!server->tail) server->tail = last;
+    }
+    server->reading = false;
+    if (server->head) uv_async_send(&server->wake);
     uv_mutex_unlock(&server->mutex);
 }
 
@@ -124,6 +143,11 @@ static void take_item(cop_server *server, net_item *item) {
         take_request(server, item->request); /* the item is part of the request: do not free it */
         return;
     }
+    if (item->kind == NET_ITEM_FOLLOW) {
+        cop_request *request = item->request;
+        if (request->transport->follow(request)) take_request(server, request);
+        return;
+    }
     cop_free(item);
     if (connected)
         add_live(server, connection);
@@ -131,22 +155,20 @@ static void take_item(cop_server *server, net_item *item) {
         server->handler.on_gone(server->context, connection);
 }
 
+/* Also takes the items that arrive meanwhile, until the budget is used up. */
 static void read_queue(uv_async_t *wake) {
     cop_server *server = wake->data;
-    uv_mutex_lock(&server->mutex);
-    net_item *item = server->head, *last = server->tail;
-    server->head = server->tail = NULL;
-    uv_mutex_unlock(&server->mutex);
     const uint64_t until = cop_clock_ns() + READ_BUDGET_NS;
-    while (item) {
-        net_item *next = item->next;
-        take_item(server, item);
-        item = next;
-        if (item && cop_clock_ns() > until) {
-            put_back(server, item, last);
+    net_item *last;
+    for (net_item *item; (item = take_queue(server, &last)) != NULL;)
+        while (item) {
+            net_item *next = item->next;
+            take_item(server, item);
+            item = next;
+            if (cop_clock_ns() <= until) continue;
+            stop_reading(server, item, last);
             return;
         }
-    }
 }
 
 static void begin_round(uv_prepare_t *round) {
@@ -221,7 +243,7 @@ static void drain_queue(cop_server *server) {
     uv_mutex_unlock(&server->mutex);
     while (item) {
         net_item *next = item->next;
-        if (item->kind == NET_ITEM_REQUEST)
+        if (is_of_request(item))
             item->request->transport->drop(item->request);
         else
             cop_free(item);
