@@ -480,7 +480,8 @@ static void test_sgd_keeps_subnormal_velocities(void **state) {
     static const float momenta[] = {0.9f, 0.5f, 0.99f, 1.0f, 0x1p-20f, 1e-40f, -0.5f, 1.5f};
     fill_with_subnormals(w, g, v, ROWS * COLS);
     FOR_EACH_ISA(kernels) {
-        for (size_t m = 0; m < sizeof momenta / sizeof momenta[0]; m++) {
+        for (size_t i = 0; i < 4 * sizeof momenta / sizeof momenta[0]; i++) {
+            const size_t m = i / 4;
             cop_sgd u = {.gradients = inputs,
                          .tree = &tree,
                          .w_in = w,
@@ -489,7 +490,9 @@ static void test_sgd_keeps_subnormal_velocities(void **state) {
                          .cols = COLS,
                          .batch = m % 3 ? 100 : 64,
                          .rate = m % 2 ? 1.0f : 0.05f,
-                         .momentum = momenta[m]};
+                         .momentum = momenta[m],
+                         .weight_decay = i % 4 == 3 ? 1e-3f : 0,
+                         .nesterov = i % 2};
             memcpy(expected_v, v, sizeof v);
             for (int r = 0; r < ROWS; r++) naive_sgd_row(&u, r);
             static float velocity[ROWS * COLS];
