@@ -189,7 +189,7 @@ typedef struct cli_remote {
  * reached at once. Borrows the options. On failure nothing stays open. After success, end with
  * cli_remote_close. */
 cop_err cli_remote_open(const cli_options *options, cli_remote *out, cop_error *error);
-/* Closes the link. A cli_remote that is all zero, or closed already, is fine. */
+/* Closes the link. Has no effect on a cli_remote that is all zero or already closed. */
 void cli_remote_close(cli_remote *remote);
 /* How long a request on this link may ask the coordinator to hold it, in ms: `max_ms`, or half of
  * the link's timeout if that is shorter, so that the answer arrives before the timeout. */

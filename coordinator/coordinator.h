@@ -132,7 +132,8 @@ typedef struct coord_history {
     bool on_test; /* evaluations are of the test part; false: of the validation part */
 } coord_history;
 typedef struct coord_history_range {
-    uint64_t job;   /* its number in the store; 0: all rows, because a run folder has one job */
+    uint64_t job;   /* the job's number in the store; 0: all rows, because a run folder has one
+                       job */
     uint64_t after; /* read only single steps after this one; unused if limit is 0 */
     uint32_t limit; /* the maximum number of single steps; 0: read epochs and evaluations instead */
 } coord_history_range;

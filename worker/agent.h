@@ -47,7 +47,7 @@ typedef enum worker_action_type {
 typedef struct worker_action {
     worker_action_type type;
     uint32_t wait_ms; /* WAIT: for how long */
-    bool goodbye;     /* PULL: tell the coordinator that this worker accepts no more leases */
+    bool goodbye;     /* PULL: says that this worker accepts no more leases */
     bool drop_result; /* before the action, drop the result and all weights and jobs: they belong to
                          an earlier session */
     cop_err error;    /* END: why the worker ends; OK after a drain */

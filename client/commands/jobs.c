@@ -125,7 +125,7 @@ static cop_err print_workers(const Coppice__Api__ListWorkersAnswer *answer, cop_
 typedef struct job_list {
     ProtobufCMessage *pages[PAGES_MAX]; /* own the status of each job */
     size_t page_count;
-    Coppice__Api__ListJobsAnswer all; /* its array of pointers is owned, the jobs are not */
+    Coppice__Api__ListJobsAnswer all; /* owns its array of pointers, but not the jobs */
 } job_list;
 
 /* True: the job passes the filters --name and --state. The coordinator applies these too, but an

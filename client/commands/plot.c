@@ -17,8 +17,8 @@ enum { LINES_MAX = 2 * CLI_POSITIONAL_MAX };
 typedef struct curve {
     char name[COP_NAME_MAX];
     coord_history history;
-    /* Six columns, one after another: step, loss and error (in percent) of the epochs, then the
-     * same of the evaluations. */
+    /* Six columns, one after another: step, loss and error (in percent) of the epochs, then step,
+     * loss and error of the evaluations. */
     double *columns;
 } curve;
 

@@ -37,7 +37,7 @@ typedef struct evaluation {
     uint32_t *reached; /* [slice_count]: number of members added so far */
     cop_ensemble_figures figures[COP_ENSEMBLE_COUNTS_MAX];
     cop_error failure;
-    cop_task task;         /* its parts are the blocks */
+    cop_task task;         /* the parts of the task are the blocks */
     struct runner *runner; /* [threads] */
 } evaluation;
 

@@ -37,7 +37,7 @@ typedef struct run {
     atomic_ullong done;     /* how often a member has been run on a slice */
     uv_mutex_t progress_mutex;
     cli_progress progress;
-    cop_task task; /* its parts are the slices of the current block */
+    cop_task task; /* the parts of the task are the slices of the current block */
     struct worker *workers;
 } run;
 

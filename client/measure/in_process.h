@@ -16,7 +16,7 @@ typedef struct cli_in_process_config {
     const cop_kernels *kernels;
     unsigned char self_test[32];
     coord_run_options run;
-    int workers;          /* each has one compute thread */
+    int workers;          /* number of workers, which have one compute thread each */
     cop_profile *profile; /* NULL: none */
 } cli_in_process_config;
 

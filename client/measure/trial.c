@@ -98,7 +98,7 @@ static cop_err copy_job(const cop_job *job, const cop_data *data, cop_job **out,
     cop_buffer_release(spec);
     if (e) return e;
     Coppice__Job *m = (Coppice__Job *)message;
-    m->pinned = NULL; /* its memory belongs to the message's arena */
+    m->pinned = NULL; /* the memory of `pinned` belongs to the message's arena */
     if (m->evaluate) m->evaluate->has_every = 1, m->evaluate->every = EPOCHS_MAX;
     e = cop_job_create(m, data, out, error);
     if (e) cop_proto_free(message);

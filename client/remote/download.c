@@ -14,7 +14,8 @@
 #    include <curl/curl.h>
 #    include <zlib.h>
 
-/* One file of a data set. Mirrors may compress it differently. */
+/* One file of a data set. The hash is that of the decompressed content, because mirrors may
+ * compress the file differently. */
 typedef struct get_file {
     const char *name;
     const char *sha256;  /* SHA-256 of the decompressed content, in hexadecimal */

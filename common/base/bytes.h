@@ -70,7 +70,7 @@ cop_buffer *cop_buffer_wrap(void *data, size_t size, void *owner, void (*on_free
 /* Like cop_buffer_wrap, for memory from alloc.h. The last release frees that memory. NULL: out of
  * memory, and the caller still owns `data`. */
 cop_buffer *cop_buffer_adopt(void *data, size_t size);
-/* Creates a buffer with one reference for all data of a segment. It holds a reference of the
+/* Creates a buffer with one reference for all data of a segment. It holds a reference to the
  * segment. NULL: out of memory. */
 cop_buffer *cop_buffer_of_segment(cop_segment *segment);
 /* Adds a reference and returns `buffer`. The caller must already hold a reference. Any thread. */

@@ -18,7 +18,8 @@ typedef struct class_list {
     bool decided;    /* a label was read; the first one decides `text` */
     bool text;       /* labels are names, not numbers */
     bool complete;   /* a new name is an error, because the training file was read */
-    char **names;    /* [count] in the order of first use; in the text of the training file */
+    char **names;    /* [count] names in the order of first use; they point into the text of the
+                        training file */
     uint32_t *order; /* [count] indices of `names`, in byte order of the names */
     uint32_t count;
     uint32_t capacity; /* number of entries for which `names` and `order` have room */

@@ -17,7 +17,7 @@ typedef struct cop_block {
     const void *rows;      /* job->sample_stride bytes each, of job->sample_type */
     const int32_t *labels; /* one per row, or NULL */
     int first;             /* the block's first row */
-    int count;             /* its number of rows */
+    int count;             /* number of rows in the block */
 } cop_block;
 /* The samples of the block, in the form that a pass takes. They point into block->rows and
  * block->labels. */

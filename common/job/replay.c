@@ -188,7 +188,7 @@ typedef struct record {
     const cop_model *model;
     uint32_t shard;
     unsigned char digest[32];  /* digest of the weights before the step */
-    cop_tensor_entry *entries; /* each owns its data */
+    cop_tensor_entry *entries; /* the recorded tensors; each entry owns its data */
     size_t count;
     int samples; /* number of samples in the shard */
     cop_shape input;

@@ -4,10 +4,10 @@
  * coordinator hangs, the next attempt follows within seconds. A name server that hangs is reported.
  *
  * We do not let nng connect, for three reasons. It aborts when a socket is closed while it resolves
- * a name (nanomsg/nng#2110). It does not report why there is no connection. It does not notice if
- * one side uses TLS and the other does not. With TLS, tls_pump.c
- * takes over the connection. Without TLS, nng gets the socket as soon as the peer has sent the
- * first byte of SP's greeting, which every coordinator sends at once. */
+ * a name (nanomsg/nng#2110). It does not report why there is no connection. nng does not notice if
+ * one side uses TLS and the other does not. With TLS, tls_pump.c takes over the connection. Without
+ * TLS, nng gets the socket as soon as the peer has sent the first byte of SP's greeting, which
+ * every coordinator sends at once. */
 #include "common/net/internal.h"
 #include "common/net/tls_internal.h"
 

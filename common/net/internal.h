@@ -77,7 +77,7 @@ struct cop_server {
     cop_server_handler handler;
     void *context;
     uv_async_t wake;         /* makes the loop read the queue */
-    uv_prepare_t round;      /* its callback runs once in each iteration of the loop */
+    uv_prepare_t round;      /* a handle whose callback runs once in each iteration of the loop */
     int handles_open;        /* how many of `wake` and `round` libuv has not closed yet */
     int inline_replies_left; /* how many replies the loop may still encode in this iteration */
     uv_mutex_t mutex;        /* guards the queue, `reading` and `closed` */

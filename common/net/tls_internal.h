@@ -94,7 +94,8 @@ struct tls_conn {
     int fd_events, local_events; /* the events for which libuv polls `fd` and `local` now */
     int handles;                 /* how many of the two polls libuv has not closed yet */
     unsigned greeted;            /* how many bytes the peer has sent, counted up to the greeting */
-    bool again;                  /* it has more to do, but lets others go first; see resume */
+    bool again;                  /* the connection has more to do, but lets other connections go
+                                    first; see resume */
     bool heard;                  /* the peer's first three bytes were checked for SP */
     bool other_scheme;           /* the peer speaks SP without TLS */
     tls_frames sent;             /* position after the bytes that were read from nng */
@@ -151,8 +152,8 @@ cop_err net_tls_loop_start(tls_loop *loop, const tls_handler *handler, void *own
                            cop_error *error);
 /* Makes the loop call on_tick soon. Any thread. */
 void net_tls_loop_wake(tls_loop *loop);
-/* Makes the loop stop, without waiting for this. Its connections have `linger_ms` milliseconds to
- * send to their peers what nng has written. Call it once; any thread. */
+/* Tells the loop to stop, but does not wait until it has stopped. Its connections have `linger_ms`
+ * milliseconds to send to their peers what nng has written. Call it once; any thread. */
 void net_tls_loop_begin_stop(tls_loop *loop, uint64_t linger_ms);
 /* Waits until all connections and the thread have ended. Call it after net_tls_loop_begin_stop. */
 void net_tls_loop_stop(tls_loop *loop);

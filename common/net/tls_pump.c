@@ -119,7 +119,8 @@ static progress check_ssl(tls_conn *conn, int result, int *events) {
         return BLOCKED;
     case SSL_ERROR_ZERO_RETURN:
         return PEER_CLOSED;
-    case SSL_ERROR_SYSCALL: /* an end without close_notify is fine: frames have lengths, hashes */
+    case SSL_ERROR_SYSCALL: /* an end without close_notify is allowed: frames have lengths and
+                               hashes */
         conn->error_number = number;
         return PEER_CLOSED;
     default:

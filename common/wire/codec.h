@@ -64,7 +64,7 @@ ProtobufCMessage *cop_proto_create(const ProtobufCMessageDescriptor *descriptor,
 void *cop_proto_alloc(ProtobufCMessage *root, size_t size);
 char *cop_proto_strdup(ProtobufCMessage *root, const char *text);
 /* Why an allocation in the arena of `root` returned NULL. NO_MEMORY: the heap is exhausted. LIMIT:
- * the budget is. */
+ * the budget is exhausted. */
 cop_err cop_proto_alloc_error(const ProtobufCMessage *root);
 /* Set and get the one pointer that is attached to `root`; it is NULL at first. It must point to
  * memory of the arena of `root`. document.c attaches the list of the places where the fields of a

@@ -127,7 +127,7 @@ typedef struct cop_pull {
     uint64_t have_version; /* version of these weights plus 1; 0: none */
     bool goodbye;          /* this is the last PULL; the worker leaves */
     bool has_proof;        /* the worker has opened the segment in WELCOME */
-    unsigned char proof[COP_SEGMENT_SECRET]; /* its secret */
+    unsigned char proof[COP_SEGMENT_SECRET]; /* the secret in the memory of the segment */
     cop_result result;
 } cop_pull;
 /* The assignment of a block to a worker. */

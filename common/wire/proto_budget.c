@@ -69,8 +69,8 @@ static void arena_destroy(arena *a) {
     cop_free(a);
 }
 
-/* Makes an arena. Its next allocation must be the root message, so that the pointer to the arena is
- * right before it. NULL: out of memory. */
+/* Makes an arena. The first allocation from it must be the root message, so that the pointer to the
+ * arena is right before the message. NULL: out of memory. */
 static arena *arena_create(size_t budget) {
     arena *a = cop_alloc(sizeof *a);
     if (!a) return NULL;

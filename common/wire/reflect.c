@@ -17,7 +17,8 @@ static bool is_pointer(const cop_proto_field *field) {
 }
 
 static const void *value_of(const cop_proto *message, const cop_proto_field *field) {
-    COP_ASSERT(field->offset < message->descriptor->sizeof_message); /* it is in this message */
+    /* the field lies in this message */
+    COP_ASSERT(field->offset < message->descriptor->sizeof_message);
     return (const char *)message + field->offset;
 }
 

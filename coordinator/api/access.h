@@ -21,7 +21,7 @@ typedef struct coord_session {
                      its place is not free until the task ends */
     bool drain;   /* the worker must leave, and gets no more work */
     bool shares;  /* the worker has proven that it shares this host and user */
-    bool proof_refused;       /* its proof was wrong */
+    bool proof_refused;       /* the worker's proof that it shares this host was wrong */
     cop_buffer *lent_weights; /* the weights in shared memory that it reads; NULL: none */
     cop_buffer_pool *rooms;   /* segments for its gradients; NULL: it has had none */
     size_t room_size;         /* bytes of each of them */

@@ -66,9 +66,9 @@ typedef struct api_watcher {
     uint64_t deadline_ns;   /* the request is answered at this time even without news */
     uint64_t not_before_ns; /* before this time, the request is not answered, and the log is not
                                read */
-    bool logs;              /* it waits for lines of a log */
+    bool logs;              /* the client waits for lines of a log */
     bool asking;            /* a task reads the log for it */
-    bool evaluation;        /* it waits for news of an evaluation */
+    bool evaluation;        /* the client waits for news of an evaluation */
     bool at_once;   /* the request could not get a place, because all are taken or its identity has
                        used up its share; so it is answered at once with the present state */
     uint64_t after; /* of a log: the id of the last event that the client has */
@@ -120,7 +120,7 @@ struct api_task {
     cop_error error; /* explains `result` */
     /* Parameters and results of the work. Each kind of task uses some of these fields. */
     uint64_t job;                 /* number of the job that the work is about */
-    uint64_t value;               /* its meaning depends on the kind of task */
+    uint64_t value;               /* a number whose meaning depends on the kind of task */
     bool complete;                /* of an offer: the set is already stored */
     int64_t created_ms;           /* of a submission: its Unix time */
     cop_job *built;               /* of a submission: the resolved job; a reference */

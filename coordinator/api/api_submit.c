@@ -242,7 +242,8 @@ static bool answer_at_once(coord_api *api, cop_request *request,
             answer_submitted(request, k->job, NULL);
             return true;
         }
-        if (k->repeat) cop_server_drop(repeat_of(k)); /* its client waits only for the newest */
+        /* The client waits only for the answer to its newest request. */
+        if (k->repeat) cop_server_drop(repeat_of(k));
         cop_request_release_parts(request);
         k->repeat = (uint64_t)(uintptr_t)request;
     } else {

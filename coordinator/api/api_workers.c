@@ -135,7 +135,8 @@ void api_drain_worker(coord_api *api, cop_request *request, ProtobufCMessage *me
     coord_worker_view view;
     found->drain = true;
     coord_dispatch(api->engine, &drain);
-    if (coord_core_worker(api->engine->core, drain.worker, &view)) { /* it has not left already */
+    /* the worker has not left already */
+    if (coord_core_worker(api->engine->core, drain.worker, &view)) {
         worker_status(api, &view, &status);
         answer.status = &status;
     }

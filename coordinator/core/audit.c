@@ -109,7 +109,7 @@ void audit_recompute(coord_core *core, core_job *job, int index, uint64_t now) {
     b->awaits_recompute = now < job->recompute_again_ns;
     if (b->awaits_recompute) return;
     for (int h = 0; h < ROUND_HOLDERS; h++) {
-        if (b->holder[h].worker == COORD_SELF) return; /* it is computing the block already */
+        if (b->holder[h].worker == COORD_SELF) return; /* already computing the block */
         room = room || !b->holder[h].worker;
     }
     if (!room) return;
@@ -315,7 +315,7 @@ void audit_recompute_failed(coord_core *core, core_job *job, int index) {
         for (uint32_t k = 0; k < i; k++) {
             bool finite = b->vote[i].finite && b->vote[k].finite;
             if (finite || !same_vote(&b->vote[i], &b->vote[k])) continue;
-            steps_diverged(core, job, b, 0); /* they waited only for the coordinator */
+            steps_diverged(core, job, b, 0); /* the votes waited only for the coordinator */
             return;
         }
     if (b->votes >= ROUND_WORKER_VOTES) jobs_end(core, job, COORD_FAILED, NO_DECISION);

@@ -103,7 +103,7 @@ static void on_tick(coord_core *core, uint64_t now) {
 
 static void on_worker_event(coord_core *core, const coord_event *e, uint64_t now) {
     core_worker *w = registry_find(core, e->worker);
-    if (!w) return; /* it has left already */
+    if (!w) return; /* the worker has left already */
     if (e->type == COORD_EVENT_WORKER_GONE)
         registry_leave(core, w, w->draining ? "left" : "disconnected");
     else if (e->type == COORD_EVENT_WORKER_DRAIN)

@@ -165,8 +165,10 @@ typedef struct coord_result_info {
     bool ensemble;       /* result of an ensemble; then evaluate is true, too */
     bool finite;         /* the loss is finite; if the host computed a digest, the tensor is, too */
     bool failed;         /* the block could not be computed; the event's text has the reason */
-    bool busy;           /* it failed for lack of memory or free slots: worth another try later */
-    bool malformed;      /* its tensor is wrong, e.g. in size; the event's text has the reason */
+    bool busy;           /* it could not be computed for lack of memory or free slots: try again
+                            later */
+    bool malformed;      /* the result's tensor is wrong, for example in size; the event's text
+                            has the reason */
     double loss;         /* sum over the samples */
     uint64_t correct;    /* number of samples whose class was right */
     uint64_t samples;    /* number of samples that were computed */
@@ -192,7 +194,7 @@ typedef struct coord_event {
                                  that the worker asked for; NULL: the same as `name` */
         uint32_t threads;
         uint64_t fingerprint; /* hash of its OpenBLAS and CPU; 0: none */
-        bool ensembles;       /* it can compute leases of ensembles */
+        bool ensembles;       /* the worker can compute leases of ensembles */
     } joined;
     /* PULL */
     struct {
@@ -444,9 +446,9 @@ typedef struct coord_worker_view {
     const char *name;   /* borrowed until the next event */
     uint32_t threads;
     uint32_t strikes;
-    bool draining;        /* it gets no more leases and is told to leave */
-    bool computing;       /* it has a lease */
-    bool quarantined;     /* it gets no more leases, because it computed wrong results */
+    bool draining;        /* the worker gets no more leases, and is asked to leave */
+    bool computing;       /* the worker has a lease */
+    bool quarantined;     /* the worker gets no more leases, because it computed wrong results */
     uint64_t served_job;  /* the job of its newest lease */
     uint64_t served_ns;   /* when its newest lease was given, or when the result came */
     uint64_t unable;      /* the newest job that it cannot compute and gets no leases of; 0: none */

@@ -52,14 +52,14 @@ struct core_worker {
     uint32_t strikes;    /* malformed results, and values that only this worker found not finite;
                             includes strikes of its identity in unfinished jobs from before it
                             joined */
-    uint32_t watched;    /* this many of its next blocks are audited, even without `audit` */
+    uint32_t watched;    /* number of its next blocks that are audited even without `audit` */
     double audit_credit; /* position in the current window, 0 to 1. A window is 1 / audit blocks
                             long, and one of its blocks is audited */
     double audit_point;  /* position of the audited block in the window */
     core_unable *unable; /* (UNABLE_MAX) the newest report first; NULL: no reports */
-    bool draining;       /* it gets no more leases and is told to leave */
-    bool ensembles;      /* it can compute leases of ensembles */
-    bool quarantined;    /* it gets no more leases, because it computed wrong results */
+    bool draining;       /* the worker gets no more leases, and is asked to leave */
+    bool ensembles;      /* the worker can compute leases of ensembles */
+    bool quarantined;    /* the worker gets no more leases, because it computed wrong results */
     char name[COP_NAME_MAX];
 };
 
@@ -92,7 +92,7 @@ typedef struct core_contributor {
 typedef struct core_pool_time {
     double round_ns;  /* 0: unknown */
     uint64_t next_ns; /* when to measure the pool's time again */
-    uint64_t pool;    /* coord_core.pool_version when it was measured */
+    uint64_t pool;    /* the value of coord_core.pool_version at the measurement */
 } core_pool_time;
 
 typedef struct core_job {
@@ -101,9 +101,9 @@ typedef struct core_job {
     uint32_t queue_place; /* index + 1 in the heap of queued jobs; 0: not queued */
     bool pause;           /* a client asked for a pause, and the job is still resident */
     bool evaluate_asked;  /* a client asked for an evaluation that has not begun yet */
-    bool ended;     /* it was canceled or failed while loading. The job is removed when the host has
-                       answered the LOAD */
-    bool returning; /* in PHASE_LOADING: the job returns to a checkpoint */
+    bool ended;           /* the job was canceled or failed while it was being loaded; it is removed
+                             when the host has answered the LOAD */
+    bool returning;       /* in PHASE_LOADING: the job returns to a checkpoint */
     coord_job_state after_save; /* in PHASE_SAVING: PAUSED, COMPLETED or QUEUED */
 
     /* training */
@@ -136,7 +136,7 @@ typedef struct core_job {
                                     now quarantined, so it will fail */
 
     /* workers that cannot compute it */
-    bool unable;              /* some workers get no leases of it */
+    bool unable;              /* some workers get no leases of this job */
     uint64_t unable_given;    /* the newest value of counts.given that unable.c saw */
     uint64_t unable_since_ns; /* when counts.given last changed, or when no block was waiting */
 
@@ -198,7 +198,7 @@ typedef struct core_late_copy {
     uint64_t other_worker; /* the worker that had other_lease */
     double loss;           /* loss of the result of other_lease */
     uint32_t first, count; /* the block */
-    bool evaluate;         /* it is a block of an evaluation; false: of training */
+    bool evaluate;         /* a block of an evaluation; false: a block of a training step */
 } core_late_copy;
 
 #define LATE_COPIES_MAX   64
@@ -233,8 +233,8 @@ struct coord_core {
     bool drained_wait;       /* a draining worker may be waiting for an answer */
     uint64_t ticked_ns;      /* when the last tick came; 0: none yet */
     uint64_t listens_ns;     /* the time since which no tick has been late */
-    uint64_t pool_version;   /* changes when a worker joins, leaves, drains or is quarantined, and
-                                when a job gets other workers than before */
+    uint64_t pool_version;   /* a number that changes whenever a worker joins, leaves, drains or
+                                is quarantined, and whenever the set of workers of a job changes */
     core_job **jobs;         /* the unfinished jobs, in ascending order of their numbers */
     uint32_t job_count, job_capacity;
     core_job **resident; /* (jobs_running_max + evaluations_max) jobs whose phase is not IDLE */

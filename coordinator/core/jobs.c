@@ -192,7 +192,7 @@ static void last_save_ended(coord_core *core, core_job *job, const coord_event *
                             uint64_t now) {
     char text[256] = "";
     bool completes = job->after_save == COORD_COMPLETED;
-    if (e->step != job->step || (completes && !final)) { /* it was not the last one yet */
+    if (e->step != job->step || (completes && !final)) { /* the checkpoint was not the last one */
         job->saved_step = e->step == job->step && e->ok ? e->step : UINT64_MAX;
         jobs_save_and_leave(core, job, job->after_save);
         return;
@@ -216,7 +216,7 @@ static void on_checkpointed(coord_core *core, core_job *job, const coord_event *
         job->saved_step = UINT64_MAX;
         if (job->phase == PHASE_SAVING && e->step == job->step)
             job->is_best = job->is_best || job->saving_best;
-        if (!job->save_failed_ns) /* one line for all attempts */
+        if (!job->save_failed_ns) /* logs one line for all attempts */
             core_report(core, job->info.job, false, "cannot write the checkpoint of step %llu: %s",
                         (unsigned long long)e->step, e->text ? e->text : "no reason given");
     }
@@ -280,7 +280,7 @@ static cop_err create(coord_core *core, const coord_job_info *info, core_job **o
     job->info = *info;
     job->phase = PHASE_IDLE;
     job->fingerprint = info->fingerprint;
-    if (jobs_is_evaluation(job)) { /* these describe training */
+    if (jobs_is_evaluation(job)) { /* the sums describe training */
         job->info.batch = job->info.shards = job->info.train_samples = 1;
         job->info.steps = job->info.steps_per_epoch = 1;
     }
@@ -384,7 +384,7 @@ static void on_loaded(coord_core *core, core_job *job, const coord_event *e, uin
 }
 
 static void on_failed(coord_core *core, core_job *job, const char *text) {
-    if (job->phase == PHASE_DIVERGED && job->rollback_to) { /* its weights came from lies */
+    if (job->phase == PHASE_DIVERGED && job->rollback_to) { /* wrong results spoiled the weights */
         steps_drop_round(core, job);
         jobs_roll_back(core, job, job->rollback_to - 1);
         return;
@@ -408,7 +408,7 @@ static void on_pause(coord_core *core, core_job *job) {
     }
     if (COP_INJECT_BUG(LOSE_PAUSE, false, job->phase == PHASE_UPDATING)) return;
     job->pause = true;                    /* in a step: steps_continue acts on it */
-    if (job->phase == PHASE_EVALUATING) { /* it is repeated when the job continues */
+    if (job->phase == PHASE_EVALUATING) { /* the evaluation is repeated when the job continues */
         steps_drop_round(core, job);
         jobs_save_and_leave(core, job, COORD_PAUSED);
     }

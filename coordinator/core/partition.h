@@ -17,8 +17,8 @@ typedef struct partition_pool {
     uint32_t count;
     uint32_t overhead_percent; /* what a lease costs besides computing, in hundredths of the
                                   quickest worker's round */
-    uint32_t serial_percent; /* likewise, what each lease adds to the step because the leases' hand-
-                                overs do not run in parallel */
+    uint32_t serial_percent;   /* what each lease adds to the step because leases are handed over
+                                  one after another, in hundredths of the quickest worker's round */
 } partition_pool;
 
 /* Finds, among some candidates, the cut that makes a step shortest. The blocks of a cut are nodes

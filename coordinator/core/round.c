@@ -401,8 +401,8 @@ uint64_t round_void_votes(coord_round *r, int block, uint64_t identity) {
         r->lacking_second_vote -= round_wants_auditor(b);
         b->vote[v] = b->vote[--b->votes];
         r->lacking_second_vote += round_wants_auditor(b);
-        uint64_t after =
-            round_next_copy_ns(b); /* it needs one more vote now, so this may be earlier */
+        uint64_t after = round_next_copy_ns(b); /* the block needs one more vote now, so its next
+                                                   copy may be due earlier */
         if (b->state == ROUND_LEASED && after < r->overdue_ns) r->overdue_ns = after;
         return slot; /* an identity has one vote */
     }

@@ -48,7 +48,7 @@ typedef struct round_block {
     uint32_t samples; /* number of samples in the block */
     round_state state;
     bool absent;   /* a short last batch leaves all its shards empty: the block is done at once */
-    bool urgent;   /* it was leased before, so it is given before blocks that were not */
+    bool urgent;   /* the block was leased before, so it is leased before blocks that never were */
     uint32_t lost; /* leases that ended without a usable result, and results that were undone */
     uint32_t failures;       /* reports that a worker or the coordinator cannot compute it */
     uint32_t not_finite;     /* updates that found its gradient not finite */
@@ -56,8 +56,8 @@ typedef struct round_block {
     uint64_t avoid_until_ns; /* until then last_worker does not get the block again, unless it is
                                the only worker of the job */
     round_holder holder[ROUND_HOLDERS];
-    bool audited;   /* it needs two equal results from different identities */
-    bool confirmed; /* its result was confirmed by an equal one, or is the coordinator's own */
+    bool audited;   /* the block needs two equal results from different identities */
+    bool confirmed; /* the result was confirmed by an equal one, or is the coordinator's own */
     uint32_t needs; /* number of votes to wait for before the next decision */
     uint32_t votes; /* number of votes so far */
     round_vote vote[ROUND_VOTES];

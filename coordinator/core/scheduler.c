@@ -24,7 +24,8 @@
 /* a block suits a worker if it takes the worker at most this many times the planned length of the
  * step */
 #define SPAN_SLACK 1.1
-/* how many workers one event examines in vain before it stops looking for work */
+/* After one event has examined this many workers that can get no lease, it stops looking for
+ * work. */
 #define IN_VAIN_MAX 64
 /* shortest time between two searches for blocks to copy, in ns */
 #define COPY_PAUSE_NS 1000000
@@ -115,7 +116,7 @@ bool scheduler_should_yield(coord_core *core, const core_job *job) {
 
 bool scheduler_fits(const core_job *job, const core_worker *w) {
     if (job->info.kind == COORD_ENSEMBLE && !w->ensembles) return false;
-    if (job->info.pin_first && !w->fingerprint) return false; /* it has no OpenBLAS */
+    if (job->info.pin_first && !w->fingerprint) return false; /* the worker has no OpenBLAS */
     return !w->draining && !w->quarantined &&
            (!job->fingerprint || job->fingerprint == w->fingerprint);
 }
@@ -264,7 +265,7 @@ static void report_again(coord_core *core, const core_job *job, const round_bloc
 /* What a worker is given. */
 typedef struct choice {
     core_job *job;
-    int block; /* its index */
+    int block; /* index of the block */
     bool copy; /* a copy for an idle worker, although no lease is overdue; it is not logged */
 } choice;
 

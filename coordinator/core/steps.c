@@ -231,7 +231,7 @@ static void hand_over(coord_core *core, core_job *job) {
         a->lease.count = b->samples;
         a->lease.member = round_member_first(&job->round, b);
         a->lease.members = round_member_count(&job->round, b);
-        b->slot = 0; /* it belongs to the host now */
+        b->slot = 0; /* the slot belongs to the host now */
         audit_note_member(job, b);
     }
 }
@@ -409,7 +409,7 @@ void steps_on_result(coord_core *core, const coord_event *e, uint64_t now) {
         return;
     }
     if (w) w->served_ns = now;
-    if (w) w->lease = w->lease_job = 0; /* its lease ends below, whatever the result is */
+    if (w) w->lease = w->lease_job = 0; /* the lease ends below, whatever the result is */
     const core_arrival arrival = {job, w, index, holder, e, now};
     const char *form = wrong_form(&job->round, e, &job->round.blocks[index]);
     if (form || r->failed) {
@@ -472,7 +472,7 @@ void steps_on_updated(coord_core *core, core_job *job, const coord_event *e, uin
     if (job->phase != PHASE_UPDATING || e->step != job->round.step) return;
     if (e->ok) audit_note_step(job);
     if (job->rollback_to) {                  /* a liar was found during the update */
-        if (e->ok) round_clear(&job->round); /* its slots ended with the update */
+        if (e->ok) round_clear(&job->round); /* the slots were released with the update */
         job->phase = PHASE_HOLDING;
         if (!e->ok) steps_drop_round(core, job);
         jobs_roll_back(core, job, job->rollback_to - 1);

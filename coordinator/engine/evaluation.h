@@ -14,7 +14,7 @@
 /* A model that is evaluated. */
 typedef struct coord_evaluation_model {
     uint64_t job;         /* the stored job that trained it */
-    cop_job *built;       /* this job */
+    cop_job *built;       /* the stored job, built from its spec */
     cop_buffer *weights;  /* f32, in the model's layout */
     cop_buffer *spec;     /* the job as workers need it */
     uint64_t fingerprint; /* hash of the OpenBLAS and CPU that the job is pinned to; 0: none */
@@ -30,7 +30,7 @@ typedef struct coord_evaluation_block {
 } coord_evaluation_block;
 
 struct coord_evaluation {
-    uint64_t id; /* its job number; 0: being prepared */
+    uint64_t id; /* job number of the evaluation; 0: it is still being prepared */
     unsigned char key[COORD_EVALUATION_KEY];
     /* the request */
     bool plain;          /* computes only loss and error of one model; false: an ensemble */
@@ -54,10 +54,10 @@ struct coord_evaluation {
     coord_mail mail; /* posted when the batch was added */
     coord_engine *engine;
     bool ended;               /* nothing is computed any more */
-    bool reported;            /* its client has been sent the result */
+    bool reported;            /* the result has been sent to the client */
     char owner[COP_NAME_MAX]; /* the client that asked, by coord_access_identity */
     /* the outcome */
-    cop_ensemble_figures figures[COP_ENSEMBLE_COUNTS_MAX]; /* one for each of `counts` */
+    cop_ensemble_figures figures[COP_ENSEMBLE_COUNTS_MAX]; /* figures for each number in `counts` */
     uint32_t figure_count;                                 /* figures that are known so far */
     uint32_t samples;                                      /* number of samples of the test part */
     uint64_t started_ns;

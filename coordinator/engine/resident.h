@@ -34,9 +34,9 @@ typedef struct coord_resident {
     coord_version current;
     cop_buffer_pool *weight_pool, *state_pool, *rows_pool, *labels_pool;
     /* the step whose leases are given out now */
-    uint64_t rows_step;   /* its number */
+    uint64_t rows_step;   /* number of this step */
     uint32_t *rows;       /* (batch) the rows of its samples, in order (D1) */
-    uint32_t row_count;   /* number of its samples */
+    uint32_t row_count;   /* number of samples in this step */
     int32_t *slice_first; /* (shards + 1) shard i has rows[slice_first[i]] up to, but without,
                              rows[slice_first[i + 1]] (D2) */
     /* the current update */

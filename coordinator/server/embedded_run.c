@@ -17,7 +17,7 @@
 struct coord_run {
     coord_mail mail; /* brings the submission to the loop; must be the first field */
     coord_server *server;
-    cop_job *job;           /* owned until it is loaded, then NULL */
+    cop_job *job;           /* the job to run; owned until the engine loads it, then NULL */
     cop_data *data;         /* owned until the job is loaded, then NULL */
     char *folder;           /* the run folder; NULL: there is none */
     bool resume;            /* continue from the newest checkpoint in the folder */

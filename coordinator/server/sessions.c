@@ -316,7 +316,7 @@ static void take_pull(coord_server *server, uint64_t worker, cop_request *reques
         cop_server_reply(request, &reply);
         return;
     }
-    if (!s) { /* its result has made the core disconnect the worker */
+    if (!s) { /* the result made the core disconnect the worker */
         answer_unknown(request);
         return;
     }
@@ -352,7 +352,7 @@ static void digest_arrived(coord_engine *engine, coord_mail *mail) {
     coord_session *s = d->session;
     COP_ASSERT(s->hashing && (!s->worker || s->worker == d->event.worker));
     s->hashing = false;
-    if (s->digesting) { /* it is 0 if the worker has gone */
+    if (s->digesting) { /* `digesting` is 0 if the worker has gone */
         cop_request *request = (cop_request *)(uintptr_t)coord_take_request(&s->digesting);
         d->event.result.finite = d->event.result.finite && d->finite;
         give_result(server, &d->event, d->tensor);

@@ -73,8 +73,8 @@ cop_err coord_read_index(coord_datasets *d, cop_error *error);
 bool coord_copy_set(coord_datasets *d, const char *name_or_digest, coord_dataset *out);
 /* The next two functions change both the store and the table in memory or, on an error, neither of
  * them. Under `files`. */
-/* Makes the pair of name and digest the newest of its name. LIMIT: there are already COORD_SETS_MAX
- * names. */
+/* Makes the pair of this name and this digest the newest pair of the name. LIMIT: there are already
+ * COORD_SETS_MAX names. */
 cop_err coord_add_set(coord_datasets *d, const coord_dataset *set, cop_error *error);
 /* Removes the pair of this name and this digest, or, if `name` is "", all names of the digest. */
 cop_err coord_forget_set(coord_datasets *d, const char *name, const char *digest, cop_error *error);

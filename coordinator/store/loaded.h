@@ -20,7 +20,7 @@ typedef struct coord_loaded coord_loaded;
 
 /* Where a set comes from. */
 typedef struct coord_loaded_source {
-    const char *key; /* its digest or a name; not "", and shorter than COP_NAME_MAX */
+    const char *key; /* the source's digest or name; not "", and shorter than COP_NAME_MAX */
     uint64_t stamp;  /* time stamp of its files (cop_file_stamp); if it changes, the set is
                         loaded again */
     /* Reads the set; coord_loaded_get then owns *out. May be called twice, if memory is short. */

@@ -416,7 +416,7 @@ static cop_err finish_upload(coord_datasets *d, const coord_commit *c, cop_error
         e = make_set(d, u, c, error);
         if (is_transient(e)) return e;
         done = e == COP_OK;
-        if (!done) coord_drop_upload(d, u); /* it can never become a set */
+        if (!done) coord_drop_upload(d, u); /* the upload can never become a set */
     }
     coord_drop_uploads(d, c->digest);
     return COP_OK;
