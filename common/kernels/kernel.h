@@ -376,9 +376,9 @@ typedef struct cop_maxout {
     int units, pieces, ld;
 } cop_maxout;
 
-/* The shape of a tensor in two orders. Features by samples, it is (rows, ld), of which `columns`
- * columns are samples. Samples by features, it is (columns, width), where width is a multiple of 16
- * and at least rows. */
+/* The shape of a tensor that is transposed. Stored as features by samples, the tensor has the shape
+ * (rows, ld), and its first `columns` columns are samples. Stored as samples by features, it has
+ * the shape (columns, width), where width is a multiple of 16 and at least rows. */
 typedef struct cop_transpose {
     int rows, ld, columns, width;
 } cop_transpose;

@@ -450,7 +450,8 @@ typedef struct coord_worker_view {
     bool computing;       /* the worker has a lease */
     bool quarantined;     /* the worker gets no more leases, because it computed wrong results */
     uint64_t served_job;  /* the job of its newest lease */
-    uint64_t served_ns;   /* when its newest lease was given, or when the result came */
+    uint64_t served_ns;   /* when the worker got its newest lease, or when the result of that
+                             lease came */
     uint64_t unable;      /* the newest job that it cannot compute and gets no leases of; 0: none */
     const char *evidence; /* the reason of its quarantine; NULL: none is known */
     double ms_per_shard;  /* smoothed; 0: unknown */

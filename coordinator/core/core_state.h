@@ -44,7 +44,8 @@ struct core_worker {
     uint32_t lease_first;  /* where the block starts: see round_block.first */
     uint64_t lease_end_ns; /* when its lease should be done; 0: unknown */
     uint64_t served_job;   /* the job of its newest lease */
-    uint64_t served_ns;    /* when its newest lease was given, or when the result came */
+    uint64_t served_ns;    /* when the worker got its newest lease, or when the result of that
+                              lease came */
     uint64_t shards;       /* number of shards that it has computed */
     double ns_per_shard;   /* smoothed; 0: unknown */
     coord_lease_times lease_times[LEASE_TIMES_KINDS]; /* found by core_lease_times_key */

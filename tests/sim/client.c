@@ -45,7 +45,8 @@ static void ask(sim *s, uint32_t client) {
 void sim_client_request(sim *s, uint32_t client, coord_event_type what) {
     sim_client *c = &s->clients[client];
     COP_ASSERT(c->request_count <
-               sizeof c->requests / sizeof *c->requests); /* more than there can be faults */
+               sizeof c->requests / sizeof *c->requests); /* the array has more places than a run
+                                                             has faults */
     c->requests[c->request_count++] = what;
     ask(s, client);
 }

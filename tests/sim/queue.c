@@ -1,5 +1,5 @@
-/* Virtual time: a heap of events, ordered by time, and events of the same time by order of posting.
- * Also the random draws. */
+/* Virtual time: a heap of events, ordered by time. Events of the same time are ordered by posting.
+ * This file also makes the random draws. */
 #include "sim/sim.h"
 
 #include "common/base/alloc.h"

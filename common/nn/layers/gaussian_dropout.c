@@ -69,8 +69,7 @@ static void gaussian_factors(const cop_layer *layer, const cop_layer_context *c,
     if (layer->spec.p > 0) memcpy(out, noise(layer, c), count * sizeof *out);
 }
 
-/* ONNX runs RandomNormalLike in evaluation, too. There only one number is drawn, and it is
- * ignored. */
+/* ONNX runs RandomNormalLike in evaluation, too. There it draws one number, which is not used. */
 static cop_value gaussian_graph(const cop_layer *layer, cop_graph *g, cop_value x) {
     const double p = layer->spec.p;
     const int64_t least[] = {1, 1, 1, 1};

@@ -243,7 +243,7 @@ typedef struct content {
 typedef struct inode {
     content now, synced;
     uint32_t pending[4096], pending_count;
-    bool folder_due; /* its next sync, the first one, also syncs the folder */
+    bool folder_due; /* the file was not synced yet; its first sync also syncs the folder */
 } inode;
 
 typedef struct disk {

@@ -610,7 +610,7 @@ static void test_pause_in_the_last_evaluation_does_not_skip_it(void **state) {
     f->loaded_step = 30;
     f->hold_load = true;
     fx_job_event(f, COORD_EVENT_JOB_RESUME, 1);
-    fx_job_event(f, COORD_EVENT_JOB_PAUSE, 1); /* while it is being loaded */
+    fx_job_event(f, COORD_EVENT_JOB_PAUSE, 1); /* pauses the job while it is being loaded */
     f->hold_load = false;
     fx_send(f, (coord_event){.type = COORD_EVENT_JOB_LOADED, .job = 1, .loaded = {.step = 30}});
     assert_int_equal(f->state[1], COORD_PAUSED);

@@ -161,7 +161,7 @@ static void test_non_finite_outputs_are_refused(void **state) {
         cop_ensemble_slices *t = open_slices(COP_AVERAGE_ARITHMETIC);
         float *at = &logits[(size_t)2 * CLASSES * SAMPLES + 2 * SAMPLES + 2150], kept = *at;
         *at = bad[i];
-        assert_true(add(t, 2, 0, 2)); /* the earlier members */
+        assert_true(add(t, 2, 0, 2)); /* adds the earlier members, which were missing */
         assert_false(add(t, 2, 2, 1));
         *at = kept;
         assert_true(add(t, 2, 2, 5)); /* nothing was added */
