@@ -29,6 +29,9 @@ typedef struct coord_config {
     uint64_t quota;     /* maximum bytes of data sets; 0: no limit */
     int update_threads; /* number of compute threads; 0: the number of cores, at most 4 */
     bool share_memory;  /* share memory with workers of this host and user */
+    /* Folder for a socket at which workers in other containers of this host get shared memory; must
+     * live as long as the coordinator. NULL: none. */
+    const char *share_folder;
     bool insecure;      /* may listen for other machines without encryption */
     const cop_tls *tls; /* for tls+tcp:// addresses; borrowed; NULL: there are no certificates */
     const cop_kernels *kernels;

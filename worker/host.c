@@ -461,6 +461,7 @@ cop_err worker_start(const cop_worker_config *config, cop_worker **out, cop_erro
     uv_mutex_init(&w->mutex);
     uv_cond_init(&w->changed);
     w->config = *config;
+    w->share.folder = config->share_folder;
     w->share.offered = config->share_memory && !config->local && COP_PROTOCOL_MINOR >= 2;
     snprintf(w->url, sizeof w->url, "%s", config->url ? config->url : "");
     snprintf(w->token, sizeof w->token, "%s", config->token ? config->token : "");

@@ -14,7 +14,7 @@
 #include "worker/worker.h"
 
 typedef struct worker_options {
-    const char *join, *name, *token, *token_file;
+    const char *join, *name, *token, *token_file, *shm;
     int64_t threads;
     double timeout;
     cop_tls_options tls;
@@ -38,6 +38,8 @@ static const cop_option rows[] = {
     {"timeout", "S",
      "give up if the coordinator cannot be joined within S seconds (default: never)", 0,
      COP_OPTION_SECONDS, AT(timeout)},
+    {"shm", "DIR", "share memory with a coordinator in another container that has the same --shm",
+     0, COP_OPTION_TEXT, AT(shm)},
     {"no-shm", NULL, "share no memory with a coordinator on this host", 0, COP_OPTION_FLAG,
      AT(no_shm)},
     {"log-json", NULL, "log lines as JSON", 0, COP_OPTION_FLAG, AT(log_json)},
@@ -78,7 +80,10 @@ static cop_err configure(const worker_options *o, cop_worker_config *c, char tok
     c->name = o->name;
     c->token = *token ? token : NULL;
     c->threads = (int)threads;
+    if (o->shm && o->no_shm)
+        return cop_fail(error, COP_ERR_USAGE, "--shm DIR and --no-shm exclude each other");
     c->share_memory = !o->no_shm;
+    c->share_folder = o->shm;
     c->retry_forever = true;
     c->join_timeout_ms = cop_seconds_to_ms(o->timeout);
     return COP_OK;

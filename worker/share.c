@@ -6,12 +6,22 @@
 
 #define IDLE_LEASES 32 /* a mapping that this many leases did not use is closed */
 
+/* Opens a segment in /proc, or else through the coordinator's socket in the folder of --shm. */
+static cop_err open_segment(const worker_share *share, const cop_segment_name *name,
+                            cop_segment_access access, cop_segment **out, cop_error *error) {
+    char path[COP_SEGMENT_DOOR_PATH];
+    const cop_err e = cop_segment_open(name, access, out, error);
+    if (!e || !share->folder || !cop_segment_door(share->folder, share->door, path)) return e;
+    return cop_segment_fetch(path, name, access, out, error);
+}
+
 void worker_share_join(worker_share *share, const cop_welcome *welcome) {
     cop_segment *segment = NULL;
     cop_error error = {0};
     share->proven = false;
+    share->door = welcome->proof.id;
     if (!share->offered || !welcome->proof.id) return;
-    if (cop_segment_open(&welcome->proof, COP_SEGMENT_READ, &segment, &error)) {
+    if (open_segment(share, &welcome->proof, COP_SEGMENT_READ, &segment, &error)) {
         cop_log(COP_LOG_INFO, "worker",
                 "no shared memory with the coordinator, weights and gradients go over the "
                 "connection: %s",
@@ -69,8 +79,8 @@ static cop_err open_buffer(worker_share *share, const cop_segment_name *name, bo
     int at = find_kept(share, name, writable);
     if (at < 0) {
         cop_segment *segment = NULL;
-        COP_TRY(cop_segment_open(name, writable ? COP_SEGMENT_WRITE : COP_SEGMENT_READ, &segment,
-                                 error));
+        COP_TRY(open_segment(share, name, writable ? COP_SEGMENT_WRITE : COP_SEGMENT_READ, &segment,
+                             error));
         at = free_place(share);
         share->kept[at].segment = segment;
         share->kept[at].writable = writable;

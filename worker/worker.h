@@ -29,6 +29,7 @@ typedef struct cop_worker_config {
     const cop_kernels *kernels;
     unsigned char self_test[32]; /* digest of the kernels' self-test, for HELLO */
     bool share_memory;           /* use memory that the coordinator shares, where possible */
+    const char *share_folder;    /* see coord_config; borrowed until worker_join; NULL: none */
     bool portable;               /* no job needs OpenBLAS: HELLO reports no fingerprint of it */
     /* What happens after the worker has lost the coordinator. True, in programs: it tries to join
      * again, with increasing waits. False, with a coordinator in the same process: it ends after a

@@ -4,11 +4,14 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <limits.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/mman.h>
 #include <sys/resource.h>
+#include <sys/socket.h>
 #include <sys/stat.h>
+#include <sys/un.h>
 #include <unistd.h>
 
 #include "common/base/alloc.h"
@@ -174,17 +177,19 @@ static cop_err check_head(cop_segment *s, cop_error *error) {
     return COP_OK;
 }
 
-cop_err cop_segment_open(const cop_segment_name *name, cop_segment_access access, cop_segment **out,
-                         cop_error *error) {
-    int fd = -1;
+static cop_err check_name(const cop_segment_name *name, cop_error *error) {
+    if (name->id && name->size && name->size <= COP_SEGMENT_SIZE_MAX) return COP_OK;
+    return cop_fail(error, COP_ERR_PROTOCOL, "expected shared memory of 1 to %llu bytes",
+                    (unsigned long long)COP_SEGMENT_SIZE_MAX);
+}
+
+/* Checks and maps the file, and closes it: the mapping does not need it. */
+static cop_err adopt(int fd, const cop_segment_name *name, cop_segment_access access,
+                     cop_segment **out, cop_error *error) {
     cop_segment *s = NULL;
-    if (!name->id || !name->size || name->size > COP_SEGMENT_SIZE_MAX)
-        return cop_fail(error, COP_ERR_PROTOCOL, "expected shared memory of 1 to %llu bytes",
-                        (unsigned long long)COP_SEGMENT_SIZE_MAX);
-    COP_TRY(open_file(name, access, &fd, error));
     cop_err e = check_file(fd, name, error);
     if (!e) e = map(fd, name, access == COP_SEGMENT_WRITE, &s, error);
-    close(fd); /* the mapping does not need it */
+    close(fd);
     if (e) return e;
     s->fd = -1;
     e = check_head(s, error);
@@ -193,4 +198,85 @@ cop_err cop_segment_open(const cop_segment_name *name, cop_segment_access access
     else
         *out = s;
     return e;
+}
+
+cop_err cop_segment_open(const cop_segment_name *name, cop_segment_access access, cop_segment **out,
+                         cop_error *error) {
+    int fd = -1;
+    COP_TRY(check_name(name, error));
+    COP_TRY(open_file(name, access, &fd, error));
+    return adopt(fd, name, access, out, error);
+}
+
+/* ---- through a socket ---- */
+
+bool cop_segment_door(const char *folder, uint64_t id, char path[COP_SEGMENT_DOOR_PATH]) {
+    return snprintf(path, COP_SEGMENT_DOOR_PATH, "%s/" COP_SEGMENT_DOOR "%016llx", folder,
+                    (unsigned long long)id) < COP_SEGMENT_DOOR_PATH;
+}
+
+cop_err cop_segment_lend(const cop_segment_name *name, int *fd, cop_error *error) {
+    segment_head head = {0};
+    /* A duplicate is checked, because another thread may release the segment meanwhile. */
+    const int file = name->pid == (uint32_t)getpid() && name->fd <= INT_MAX
+                         ? fcntl((int)name->fd, F_DUPFD_CLOEXEC, 0)
+                         : -1;
+    if (file >= 0 && fcntl(file, F_GET_SEALS) >= 0 &&
+        pread(file, &head, sizeof head, 0) == (ssize_t)sizeof head && head.id == name->id &&
+        memcmp(head.magic, MAGIC, sizeof head.magic) == 0) {
+        *fd = file;
+        return COP_OK;
+    }
+    if (file >= 0) close(file);
+    return cop_fail(error, COP_ERR_NOT_FOUND, "no such shared memory");
+}
+
+/* Receives the answer's byte, and the file. Returns the file; -1: there is none. */
+static int receive_file(int connection) {
+    char byte;
+    union {
+        struct cmsghdr header;
+        char bytes[CMSG_SPACE(sizeof(int))];
+    } control;
+    struct iovec part = {.iov_base = &byte, .iov_len = 1};
+    struct msghdr m = {.msg_iov = &part,
+                       .msg_iovlen = 1,
+                       .msg_control = control.bytes,
+                       .msg_controllen = sizeof control.bytes};
+    int fd = -1;
+    if (recvmsg(connection, &m, MSG_CMSG_CLOEXEC) != 1) return -1;
+    const struct cmsghdr *c = CMSG_FIRSTHDR(&m);
+    if (c && c->cmsg_level == SOL_SOCKET && c->cmsg_type == SCM_RIGHTS &&
+        c->cmsg_len == CMSG_LEN(sizeof fd))
+        memcpy(&fd, CMSG_DATA(c), sizeof fd);
+    return fd;
+}
+
+cop_err cop_segment_fetch(const char *socket_path, const cop_segment_name *name,
+                          cop_segment_access access, cop_segment **out, cop_error *error) {
+    struct sockaddr_un address = {.sun_family = AF_UNIX};
+    const struct timeval patience = {.tv_sec = 2};
+    const cop_segment_request request = {
+        .id = name->id, .size = name->size, .pid = name->pid, .fd = name->fd};
+    COP_TRY(check_name(name, error));
+    if (strlen(socket_path) >= sizeof address.sun_path)
+        return cop_fail(error, COP_ERR_NOT_FOUND, "%s: the path is too long", socket_path);
+    memcpy(address.sun_path, socket_path, strlen(socket_path));
+    const int connection = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
+    if (connection < 0)
+        return cop_fail(error, COP_ERR_NO_MEMORY, "cannot create a socket: %s", strerror(errno));
+    setsockopt(connection, SOL_SOCKET, SO_RCVTIMEO, &patience, sizeof patience);
+    setsockopt(connection, SOL_SOCKET, SO_SNDTIMEO, &patience, sizeof patience);
+    cop_err e = COP_OK;
+    int fd = -1;
+    if (connect(connection, (const struct sockaddr *)&address, sizeof address))
+        e = cop_fail(error, errno == EACCES ? COP_ERR_DENIED : COP_ERR_NOT_FOUND, "%s: %s",
+                     socket_path, strerror(errno));
+    else if (send(connection, &request, sizeof request, MSG_NOSIGNAL) == (ssize_t)sizeof request)
+        fd = receive_file(connection);
+    close(connection);
+    if (e) return e;
+    if (fd < 0)
+        return cop_fail(error, COP_ERR_NOT_FOUND, "%s: no shared memory was received", socket_path);
+    return adopt(fd, name, access, out, error);
 }

@@ -4,7 +4,10 @@
  * make an access fail. Another process opens it as /proc/PID/fd/FD. The kernel permits this only to
  * a process of the same user (or root) that sees the owner's process. So a process that knows the
  * content of a segment must share the host and the user. A segment has no name in a folder and ends
- * with the last process that maps it, even after kill -9. */
+ * with the last process that maps it, even after kill -9.
+ *
+ * Processes in different containers do not see each other in /proc. The owner can send them the
+ * file through a Unix socket in a folder that both see; it keeps its seals. */
 #ifndef COP_BASE_SEGMENT_H
 #define COP_BASE_SEGMENT_H
 
@@ -49,6 +52,28 @@ cop_err cop_segment_create(size_t size, cop_segment_access peers, cop_segment **
  * it belongs to another user. PROTOCOL: it is not sealed, or has another size. NO_MEMORY. */
 cop_err cop_segment_open(const cop_segment_name *name, cop_segment_access access, cop_segment **out,
                          cop_error *error);
+/* Opens the segment's file for another process that cannot reach it as /proc/PID/fd/FD, such as one
+ * in another container. The caller owns *fd. NOT_FOUND: this process has no such segment. */
+cop_err cop_segment_lend(const cop_segment_name *name, int *fd, cop_error *error);
+/* Maps the segment of a process that lends it at this socket (cop_segment_request). Waits at most
+ * two seconds. Errors: as cop_segment_open; NOT_FOUND also if nobody answers. */
+cop_err cop_segment_fetch(const char *socket_path, const cop_segment_name *name,
+                          cop_segment_access access, cop_segment **out, cop_error *error);
+
+#define COP_SEGMENT_DOOR      "coppice-" /* begin of a socket's name */
+#define COP_SEGMENT_DOOR_PATH 108        /* maximum size of a socket's path, with its NUL */
+
+/* Sets `path` to the socket in `folder` at which the owner of segment `id` lends its segments.
+ * False: the path would be too long. */
+bool cop_segment_door(const char *folder, uint64_t id, char path[COP_SEGMENT_DOOR_PATH]);
+
+/* What cop_segment_fetch sends. The answer is one byte, with the file as SCM_RIGHTS. Both processes
+ * run on one host, so the fields have its byte order. */
+typedef struct cop_segment_request {
+    uint64_t id, size;
+    uint32_t pid, fd;
+} cop_segment_request;
+
 /* Adds a reference and returns `segment`. */
 cop_segment *cop_segment_hold(cop_segment *segment);
 /* Drops a reference. The last release unmaps the segment. NULL has no effect. */

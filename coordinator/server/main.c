@@ -24,7 +24,7 @@ typedef struct option_list {
 
 typedef struct coordinator_options {
     option_list listen, hosts, add;
-    const char *state, *data, *init_tls, *days;
+    const char *state, *data, *shm, *init_tls, *days;
     uint64_t quota;
     int64_t jobs_per_client, update_threads;
     cop_tls_options tls;
@@ -54,6 +54,8 @@ static const cop_option rows[] = {
     COP_TLS_OPTIONS(coordinator_options, "coordinator"),
     {"insecure", NULL, "allow other machines on tcp://, without encryption", 0, COP_OPTION_FLAG,
      AT(insecure)},
+    {"shm", "DIR", "share memory also with workers in other containers of this host that see DIR",
+     0, COP_OPTION_TEXT, AT(shm)},
     {"no-shm", NULL, "share no memory with workers on this host", 0, COP_OPTION_FLAG, AT(no_shm)},
     {"log-json", NULL, "log lines as JSON", 0, COP_OPTION_FLAG, AT(log_json)},
     {"help", NULL, "show this help", 'h', COP_OPTION_FLAG, AT(help)},
@@ -132,7 +134,10 @@ static cop_err configure(const coordinator_options *o, const char *state, coord_
     c->jobs_per_client = (uint32_t)o->jobs_per_client;
     c->update_threads = (int)o->update_threads;
     c->quota = o->quota;
+    if (o->shm && o->no_shm)
+        return cop_fail(error, COP_ERR_USAGE, "--shm DIR and --no-shm exclude each other");
     c->share_memory = !o->no_shm;
+    c->share_folder = o->shm;
     c->insecure = o->insecure;
     COP_TRY(cop_kernels_choose(&c->kernels, error));
     return cop_self_test(c->kernels, c->self_test, error);

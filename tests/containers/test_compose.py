@@ -21,10 +21,11 @@ def test_image_is_small_and_runs_unprivileged(image):
 
 
 def test_container_faults_do_not_change_the_digest(composition, job, digest_of):
-    pool, text = composition, job(3000)
+    pool, text = composition, job(20000)
     network = f"{pool.name}_default"
     wait_for(lambda: len(pool.workers()) == 2, "two workers")
     assert all(w["address"].count(":") for w in pool.workers()), "over TLS and TCP"
+    assert [w["path"] for w in pool.workers()] == ["shm", "shm"], "through the volume that both mount"
     pool.coppice("submit", "-", "--no-wait", input=text)
     pool.wait_step(20)
     pool.scale(4)

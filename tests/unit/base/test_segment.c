@@ -71,6 +71,25 @@ static void test_weights_cannot_be_written_by_others(void **state) {
     cop_segment_release(s);
 }
 
+static void test_only_own_segments_are_lent(void **state) {
+    (void)state;
+    cop_segment *s = create(COP_SEGMENT_READ);
+    const cop_segment_name right = s->name;
+    cop_segment_name wrong[] = {right, right, right, right};
+    int fd = -1;
+    wrong[0].id++;
+    wrong[1].pid++;
+    wrong[2].fd = 1; /* not a segment */
+    wrong[3].fd = UINT32_MAX;
+    for (size_t i = 0; i < sizeof wrong / sizeof *wrong; i++)
+        assert_int_equal(cop_segment_lend(&wrong[i], &fd, NULL), COP_ERR_NOT_FOUND);
+    assert_int_equal(cop_segment_lend(&right, &fd, NULL), COP_OK);
+    assert_int_equal(pwrite(fd, "x", 1, 5000), -1); /* sealed */
+    close(fd);
+    cop_segment_release(s);
+    assert_int_equal(cop_segment_lend(&right, &fd, NULL), COP_ERR_NOT_FOUND);
+}
+
 static void test_nobody_can_truncate(void **state) {
     (void)state;
     cop_segment *s = create(COP_SEGMENT_WRITE);
@@ -226,6 +245,7 @@ int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_other_process_reads_and_writes),
         cmocka_unit_test(test_weights_cannot_be_written_by_others),
+        cmocka_unit_test(test_only_own_segments_are_lent),
         cmocka_unit_test(test_nobody_can_truncate),
         cmocka_unit_test(test_wrong_names_are_refused),
         cmocka_unit_test(test_unsealed_memory_is_refused),
