@@ -241,7 +241,7 @@ def test_second_coordinator_on_the_same_state_folder_is_refused(cluster, program
     assert second.returncode == 2 and f"{pool.state}: another coordinator uses this state folder" in errors
 
 
-def test_wrong_token(cluster, coppice, processes, program):
+def test_client_and_worker_with_a_wrong_token_are_refused(cluster, coppice, processes, program):
     pool = cluster("tcp")
     done = coppice("jobs", "--coordinator", pool.url, "--token", "wrong", status=2)
     assert "token" in done.stderr

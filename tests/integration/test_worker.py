@@ -247,7 +247,7 @@ def test_missing_coordinator_is_reported_with_its_address(program):
     assert time.monotonic() - began < 5
 
 
-def test_help_and_version(program):
+def test_worker_prints_help_and_version(program):
     for option, part in (("--help", "--join URL"), ("--version", "portable-1")):
         done = subprocess.run([program("coppice-worker"), option], capture_output=True, text=True,
                               timeout=20, check=True)

@@ -85,7 +85,7 @@ def test_ensemble_figures_match_numpy(coppice, digits, trained, variant, scope, 
 
 
 @pytest.mark.parametrize("average", ["arithmetic", "geometric"])
-def test_separately_trained_models(coppice, digits, average):
+def test_separately_trained_models_are_averaged(coppice, digits, average):
     """Each model is one member, without dropout. NumPy computes the result from their exported weights."""
     x, each, runs = digits.inputs("test").astype(float), [], []
     for seed in (1, 2, 3):

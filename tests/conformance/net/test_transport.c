@@ -378,7 +378,7 @@ static void test_server_can_end_with_idle_links(void **state) {
 
 /* ---- counters ---- */
 
-static void test_transport_counters(void **state) {
+static void test_server_counts_bytes_of_frames(void **state) {
     fixture *f = *state;
     cop_link *link = open_link(&f->host);
     cop_server_counters before, after;
@@ -426,7 +426,7 @@ int main(void) {
         OVER_ALL(test_disconnected_link_notices_and_reconnects),
         OVER_ALL(test_server_can_end_during_calls),
         OVER_ALL(test_server_can_end_with_idle_links),
-        OVER_ALL(test_transport_counters),
+        OVER_ALL(test_server_counts_bytes_of_frames),
     };
     int failed = cmocka_run_group_tests_name("transport", tests, NULL, NULL);
     remove_test_tls();

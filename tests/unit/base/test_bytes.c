@@ -82,7 +82,7 @@ static void test_numbers_are_stored_little_endian_and_unaligned(void **state) {
     assert_int_equal(cop_load_u32_big(b + 3), 0x66554433u);
 }
 
-static void test_align_up(void **state) {
+static void test_align_up_rounds_to_the_next_multiple(void **state) {
     (void)state;
     assert_int_equal(cop_align_up(0, 64), 0);
     assert_int_equal(cop_align_up(1, 64), 64);
@@ -169,7 +169,7 @@ int main(void) {
         cmocka_unit_test(test_pool_recycles_without_allocating),
         cmocka_unit_test(test_pool_serves_threads),
         cmocka_unit_test(test_numbers_are_stored_little_endian_and_unaligned),
-        cmocka_unit_test(test_align_up),
+        cmocka_unit_test(test_align_up_rounds_to_the_next_multiple),
         cmocka_unit_test(test_own_buffers_are_aligned_and_hold_their_size),
         cmocka_unit_test(test_reused_buffer_has_the_pool_size_again),
         cmocka_unit_test(test_out_of_memory_gives_null_and_leaks_nothing),

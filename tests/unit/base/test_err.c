@@ -24,7 +24,7 @@ static void test_each_error_has_a_name_text_and_exit_status(void **state) {
     assert_int_equal(cop_err_exit_status(COP_ERR_DIVERGED), 1);
 }
 
-static void test_error_messages(void **state) {
+static void test_errors_carry_code_and_message(void **state) {
     (void)state;
     cop_error e;
     assert_int_equal(cop_fail(&e, COP_ERR_INPUT, "p is %g", 1.5), COP_ERR_INPUT);
@@ -138,7 +138,7 @@ static void test_a_broken_invariant_stops_the_program(void **state) {
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_each_error_has_a_name_text_and_exit_status),
-        cmocka_unit_test(test_error_messages),
+        cmocka_unit_test(test_errors_carry_code_and_message),
         cmocka_unit_test(test_unknown_codes_have_a_text),
         cmocka_unit_test(test_system_errors_map_to_codes),
         cmocka_unit_test(test_long_messages_are_truncated),

@@ -122,7 +122,7 @@ static void test_output_places_are_checked_in_advance(void **state) {
     cop_free(file), cop_free(below), cop_free(nowhere), cop_free(fresh);
 }
 
-static void test_folders(void **state) {
+static void test_folders_are_created_and_removed(void **state) {
     (void)state;
     char *deep = cop_path_join(folder, "a/b/c"), *file = cop_path_join(folder, "a/b/c/f"),
          *top = cop_path_join(folder, "a");
@@ -546,7 +546,8 @@ int main(void) {
         cmocka_unit_test(test_streams_are_read_to_the_end_or_the_limit),
         cmocka_unit_test_setup_teardown(test_output_places_are_checked_in_advance, make_folder,
                                         remove_folder),
-        cmocka_unit_test_setup_teardown(test_folders, make_folder, remove_folder),
+        cmocka_unit_test_setup_teardown(test_folders_are_created_and_removed, make_folder,
+                                        remove_folder),
         cmocka_unit_test_setup_teardown(
             test_temporary_file_of_a_dead_process_does_not_block_writing, make_folder,
             remove_folder),

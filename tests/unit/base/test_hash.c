@@ -10,7 +10,7 @@
 #include "common/base/alloc.h"
 #include "common/base/hash.h"
 
-static void test_sha256_known_answer(void **state) {
+static void test_sha256_in_pieces_gives_the_known_answer(void **state) {
     (void)state;
     unsigned char out[32], back[32];
     char hex[65];
@@ -41,7 +41,7 @@ static void assert_sha256(const void *data, size_t size, const char *expected) {
 }
 
 /* From FIPS 180-2, appendix B, and the empty message. */
-static void test_sha256_standard_vectors(void **state) {
+static void test_sha256_gives_the_standard_vectors(void **state) {
     (void)state;
     assert_sha256("", 0, "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855");
     assert_sha256("abcdbcdecdefdefgefghfghighijhijkijkljklmklmnlmnomnopnopq", 56,
@@ -135,7 +135,7 @@ static void test_random_bytes_differ_and_fill_all(void **state) {
     for (int k = 0; k < 32; k++) assert_int_not_equal(any[k], 0);
 }
 
-static void test_constant_time_comparison(void **state) {
+static void test_constant_time_comparison_finds_each_difference(void **state) {
     (void)state;
     assert_true(cop_equal_constant_time("token", "token", 5));
     assert_false(cop_equal_constant_time("token", "tokem", 5));
@@ -145,15 +145,15 @@ static void test_constant_time_comparison(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_sha256_known_answer),
+        cmocka_unit_test(test_sha256_in_pieces_gives_the_known_answer),
         cmocka_unit_test(test_xxh3_known_answer_and_pairs),
-        cmocka_unit_test(test_sha256_standard_vectors),
+        cmocka_unit_test(test_sha256_gives_the_standard_vectors),
         cmocka_unit_test(test_sha256_does_not_depend_on_the_split),
         cmocka_unit_test(test_xxh3_matches_another_implementation),
         cmocka_unit_test(test_xxh3_streams_pairs_and_copies_agree),
         cmocka_unit_test(test_hexadecimal_digits_are_checked),
         cmocka_unit_test(test_random_bytes_differ_and_fill_all),
-        cmocka_unit_test(test_constant_time_comparison),
+        cmocka_unit_test(test_constant_time_comparison_finds_each_difference),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -45,7 +45,7 @@ static char *end_capture(capture c) {
     return text;
 }
 
-static void test_text_log_lines(void **state) {
+static void test_text_log_line_begins_with_the_time(void **state) {
     (void)state;
     cop_log_configure(COP_LOG_INFO, false);
     capture c = begin_capture();
@@ -58,7 +58,7 @@ static void test_text_log_lines(void **state) {
     cop_free(text);
 }
 
-static void test_json_log_lines(void **state) {
+static void test_json_log_line_is_one_object(void **state) {
     (void)state;
     cop_log_configure(COP_LOG_INFO, true);
     capture c = begin_capture();
@@ -255,8 +255,8 @@ int main(void) {
         cmocka_unit_test(test_many_sources_together_cannot_fill_the_log),
         cmocka_unit_test(test_many_sources_of_many_kinds_cannot_fill_the_log),
         cmocka_unit_test(test_peers_are_limited_by_host),
-        cmocka_unit_test(test_text_log_lines),
-        cmocka_unit_test(test_json_log_lines),
+        cmocka_unit_test(test_text_log_line_begins_with_the_time),
+        cmocka_unit_test(test_json_log_line_is_one_object),
         cmocka_unit_test(test_levels_below_the_configured_one_are_silent),
         cmocka_unit_test(test_text_from_a_peer_cannot_start_a_log_line),
         cmocka_unit_test(test_long_texts_are_cut),

@@ -12,7 +12,7 @@
 #include "common/base/rng.h"
 
 /* Random123's kat_vectors, "philox 4x32 10". */
-static void test_philox_known_answers(void **state) {
+static void test_philox_gives_the_known_answers(void **state) {
     (void)state;
     static const struct {
         uint32_t counter[4], key[2], out[4];
@@ -205,7 +205,7 @@ static void test_permutation_differs_by_seed_and_epoch(void **state) {
     assert_true(same_seed < 10 && same_epoch < 10 && fixed < 10); /* one is expected for each */
 }
 
-static void test_drop_threshold(void **state) {
+static void test_drop_threshold_is_p_times_65536_rounded(void **state) {
     (void)state;
     assert_int_equal(cop_rng_drop_threshold(0), 0);
     assert_int_equal(cop_rng_drop_threshold(0.5), 32768);
@@ -219,7 +219,7 @@ static void test_drop_threshold(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_philox_known_answers),
+        cmocka_unit_test(test_philox_gives_the_known_answers),
         cmocka_unit_test(test_lanes_are_uniform),
         cmocka_unit_test(test_every_lane_value_and_every_bit_is_equally_likely),
         cmocka_unit_test(test_neighbouring_streams_are_independent),
@@ -229,7 +229,7 @@ int main(void) {
         cmocka_unit_test(test_permutation_is_bijective),
         cmocka_unit_test(test_permutation_inverse_of_large_sets),
         cmocka_unit_test(test_permutation_differs_by_seed_and_epoch),
-        cmocka_unit_test(test_drop_threshold),
+        cmocka_unit_test(test_drop_threshold_is_p_times_65536_rounded),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -12,7 +12,7 @@
 #include "common/base/alloc.h"
 #include "common/base/str.h"
 
-static void test_nearest_name(void **state) {
+static void test_nearest_name_is_suggested(void **state) {
     (void)state;
     const char *const names[] = {"optimizer", "dropout", "train", "relu"};
     assert_string_equal(cop_nearest_name("optimiser", names, 4), "optimizer");
@@ -21,7 +21,7 @@ static void test_nearest_name(void **state) {
     assert_null(cop_nearest_name("banana", names, 4));
 }
 
-static void test_json_escapes(void **state) {
+static void test_json_strings_are_escaped(void **state) {
     (void)state;
     cop_str s = {0};
     cop_str_append_json(&s, "a\"b\\c\n\x01\xc3\xa9\xff");
@@ -104,7 +104,7 @@ static void test_added_text_stays_within_its_buffer(void **state) {
     assert_int_equal(whole[7], 'x');
 }
 
-static void test_utf8(void **state) {
+static void test_invalid_utf8_is_refused(void **state) {
     (void)state;
     assert_true(cop_utf8_valid("gr\xc3\xbc\xc3\x9f", 6));
     static const char *const bad[] = {"\xc0\x80", "\xed\xa0\x80", "\xf5\x80\x80\x80", "\xe2\x82",
@@ -114,7 +114,7 @@ static void test_utf8(void **state) {
     assert_false(cop_utf8_valid("a\0b", 3));
 }
 
-static void test_numbers(void **state) {
+static void test_numbers_are_parsed_strictly(void **state) {
     (void)state;
     uint64_t u;
     int64_t i;
@@ -198,7 +198,7 @@ static void test_nearest_name_ignores_distant_and_long_words(void **state) {
     assert_null(cop_nearest_name(word, names, 2));
 }
 
-static void test_utf8_boundaries(void **state) {
+static void test_utf8_is_checked_at_its_boundaries(void **state) {
     (void)state;
     static const struct {
         const char *bytes;
@@ -238,7 +238,7 @@ static void test_json_controls_and_plain_text(void **state) {
     cop_str_fini(&s);
 }
 
-static void test_human_forms(void **state) {
+static void test_numbers_are_formatted_for_people(void **state) {
     (void)state;
     char out[32];
     assert_string_equal(cop_format_bytes(0, out), "0 B");
@@ -282,7 +282,7 @@ static void test_reals_are_read_exactly_and_completely(void **state) {
     for (size_t n = 0; n < sizeof bad / sizeof *bad; n++) assert_false(cop_parse_f64(bad[n], &d));
 }
 
-static void test_sizes_with_units(void **state) {
+static void test_sizes_with_units_are_parsed(void **state) {
     (void)state;
     static const struct {
         const char *text;
@@ -326,24 +326,24 @@ int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_names_may_not_contain_control_characters),
         cmocka_unit_test(test_control_characters_are_replaced),
-        cmocka_unit_test(test_nearest_name),
-        cmocka_unit_test(test_json_escapes),
+        cmocka_unit_test(test_nearest_name_is_suggested),
+        cmocka_unit_test(test_json_strings_are_escaped),
         cmocka_unit_test(test_no_code_point_controls_the_terminal),
         cmocka_unit_test(test_json_has_only_finite_numbers),
         cmocka_unit_test(test_added_text_stays_within_its_buffer),
-        cmocka_unit_test(test_utf8),
-        cmocka_unit_test(test_numbers),
+        cmocka_unit_test(test_invalid_utf8_is_refused),
+        cmocka_unit_test(test_numbers_are_parsed_strictly),
         cmocka_unit_test(test_strings_grow_and_can_be_taken_over),
         cmocka_unit_test(test_a_cleared_string_keeps_its_memory),
         cmocka_unit_test(test_without_memory_the_string_keeps_its_content),
         cmocka_unit_test(test_nearest_name_ignores_distant_and_long_words),
-        cmocka_unit_test(test_utf8_boundaries),
+        cmocka_unit_test(test_utf8_is_checked_at_its_boundaries),
         cmocka_unit_test(test_json_controls_and_plain_text),
-        cmocka_unit_test(test_human_forms),
+        cmocka_unit_test(test_numbers_are_formatted_for_people),
         cmocka_unit_test(test_invalid_durations_print_as_a_question_mark),
         cmocka_unit_test(test_signed_numbers_at_their_limits),
         cmocka_unit_test(test_reals_are_read_exactly_and_completely),
-        cmocka_unit_test(test_sizes_with_units),
+        cmocka_unit_test(test_sizes_with_units_are_parsed),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

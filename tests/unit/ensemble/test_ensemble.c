@@ -21,7 +21,7 @@ static cop_ensemble *open_ensemble(cop_average average, int classes, int columns
 
 /* Two members, two samples and two classes. For the first sample the members have the probabilities
  * (.5 .5) and (.8 .2), for the second one (.9 .1) and (.2 .8). */
-static void test_figures_by_hand(void **state) {
+static void test_figures_equal_those_computed_by_hand(void **state) {
     (void)state;
     const float first[2 * 16] = {[0] = 0, [1] = (float)log(9), [16] = 0, [17] = 0},
                           second[2 * 16] = {
@@ -127,7 +127,7 @@ static void expect_uncertainty(const cop_ensemble_opinion *o, int class, double 
 /* Three members and three samples. On the first sample all members agree and are uncertain, so the
  * information is 0. On the second one each is certain of a different class, so the whole entropy is
  * information. On the third one two members agree against one. */
-static void test_uncertainty_figures_by_hand(void **state) {
+static void test_uncertainty_figures_equal_those_computed_by_hand(void **state) {
     (void)state;
     const float sure = 1000, two = (float)log(2), eight = (float)log(8);
     float z[3][3 * 16] = {{0}};
@@ -326,11 +326,11 @@ static void test_arithmetic_mean_converges_as_1_over_sqrt_k(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_figures_by_hand),
+        cmocka_unit_test(test_figures_equal_those_computed_by_hand),
         cmocka_unit_test(test_geometric_mean_by_hand),
         cmocka_unit_test(test_sums_of_slices_give_the_whole),
         cmocka_unit_test(test_probability_of_zero_has_a_finite_loss),
-        cmocka_unit_test(test_uncertainty_figures_by_hand),
+        cmocka_unit_test(test_uncertainty_figures_equal_those_computed_by_hand),
         cmocka_unit_test(test_class_is_that_of_the_mean_probability),
         cmocka_unit_test(test_geometric_mean_over_all_masks_equals_weight_scaling),
         cmocka_unit_test(test_arithmetic_mean_converges_as_1_over_sqrt_k),

@@ -447,7 +447,7 @@ static void test_plan_counts_bytes(void **state) {
     cop_job_release(job);
 }
 
-static void test_job_warnings(void **state) {
+static void test_doubtful_job_gets_warnings(void **state) {
     cop_str text = {0};
     cop_job *job = make_job(NULL, *state);
     cop_job_warnings(job, &text);
@@ -521,7 +521,7 @@ int main(void) {
         cmocka_unit_test(test_mutated_bytes_never_crash),
         cmocka_unit_test(test_failed_allocations_leave_the_message_to_the_caller),
         cmocka_unit_test(test_plan_counts_bytes),
-        cmocka_unit_test(test_job_warnings),
+        cmocka_unit_test(test_doubtful_job_gets_warnings),
         cmocka_unit_test(test_missing_data_files_are_named),
     };
     return cmocka_run_group_tests(tests, setup, teardown);

@@ -274,7 +274,7 @@ static void test_same_message_gives_same_bytes(void **state) {
 }
 
 /* The bytes are those in docs/reference/protocol.md. If they change, the protocol changes. */
-static void test_golden_frame(void **state) {
+static void test_frame_equals_the_one_in_the_protocol_page(void **state) {
     (void)state;
     static const unsigned char golden[128] = {
         0x43, 0x4f, 0x50,        0x57, 1,           0,    7,           0,    6,    0,
@@ -495,7 +495,7 @@ int main(void) {
         cmocka_unit_test(test_parts_outlive_the_frame),
         cmocka_unit_test(test_message_text_that_is_not_utf8_is_still_sent),
         cmocka_unit_test(test_same_message_gives_same_bytes),
-        cmocka_unit_test(test_golden_frame),
+        cmocka_unit_test(test_frame_equals_the_one_in_the_protocol_page),
         cmocka_unit_test(test_every_flipped_bit_is_refused),
         cmocka_unit_test(test_a_million_damaged_frames_are_all_refused),
         cmocka_unit_test(test_every_truncation_and_extension_is_refused),

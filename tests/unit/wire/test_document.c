@@ -414,7 +414,7 @@ static void refuse(const char *assignment, const char *sentence) {
     cop_proto_free(&j->base);
 }
 
-static void test_set_errors(void **state) {
+static void test_wrong_assignment_is_refused_with_its_reason(void **state) {
     (void)state;
     refuse("train.batch", "--set train.batch: expected FIELD=VALUE, such as train.batch=64");
     refuse("=5", "--set =5: expected FIELD=VALUE, such as train.batch=64");
@@ -571,7 +571,7 @@ int main(int argc, char **argv) {
         cmocka_unit_test(test_set_changes_fields),
         cmocka_unit_test(test_set_creates_missing_sections),
         cmocka_unit_test(test_set_steps_replaces_epochs),
-        cmocka_unit_test(test_set_errors),
+        cmocka_unit_test(test_wrong_assignment_is_refused_with_its_reason),
         cmocka_unit_test(test_incomplete_set_is_detected_by_the_check),
         cmocka_unit_test(test_hostile_job_messages_are_refused),
         cmocka_unit_test(test_fields_of_newer_programs_are_refused),
