@@ -26,7 +26,7 @@ typedef struct csv_file {
     uint32_t values;     /* number of columns with the role CSV_VALUE */
     char separator;      /* a comma, a semicolon or a tab */
     char decimal;        /* the decimal mark, . or , ; 0 until a number with a mark was parsed */
-    bool label_optional; /* accept lines of a single field; otherwise they need at least two */
+    bool label_optional; /* lines may have a single field; false: each line has at least two */
 } csv_file;
 
 /* The columns that are not values. Each is given by its name in the header, or by its number,

@@ -18,7 +18,8 @@ typedef struct cop_data_form {
     const char *label;       /* CSV: the label's column in the job; NULL: the last column */
     const char *const *drop; /* CSV: the columns that the job drops */
     size_t drop_count;       /* number of entries of `drop` */
-    const char *const *class_names; /* [classes]; CSV: labels are these names; NULL: numbers */
+    const char *const *class_names; /* [classes] the names that are labels in CSV files; NULL:
+                                       labels are numbers */
     cop_data_order order;           /* of arrays in four dimensions, if both orders fit `dims` */
     bool resize;                    /* resize images to the height and width in `dims` */
 } cop_data_form;

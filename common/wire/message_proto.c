@@ -225,7 +225,7 @@ static void cut_text(char *to, size_t size, const char *from) {
     to[length] = '\0';
 }
 
-/* A segment without a size stays: opening it fails. */
+/* Keeps the name even if its size is 0: opening such a segment fails. */
 static cop_segment_name segment_from(const Coppice__Wire__Segment *m) {
     if (!m) return (cop_segment_name){0};
     return (cop_segment_name){.id = m->id, .size = m->size, .pid = m->pid, .fd = m->fd};

@@ -21,8 +21,8 @@
 #define API_BUDGET   (16u << 20) /* maximum bytes of a call's message, both packed and unpacked */
 #define API_RETRY_MS 250         /* pause before a client repeats a request that had no place */
 
-/* What the API knows of a job without a query of the store. The calls of `coppice jobs`, `status`
- * and `watch` are answered from it. */
+/* What the API knows about a job without a query of the store. The calls of `coppice jobs`,
+ * `status` and `watch` are answered from it. */
 typedef struct api_note {
     uint64_t job;               /* number of the job or evaluation */
     uint64_t version;           /* grows with each change of the note */

@@ -16,7 +16,7 @@
 
 /* ---- keys ---- */
 
-/* Returns the place of the evaluation with this key. NULL: there is none. */
+/* Returns the place of the evaluation with this key. NULL: there is no such evaluation. */
 static coord_evaluation **find_key(coord_api *api, ProtobufCBinaryData key) {
     COP_ASSERT(key.len == COORD_EVALUATION_KEY);
     for (uint32_t i = 0; i < COP_EVALUATION_PLACES; i++) {

@@ -5,7 +5,7 @@
 #include "common/nn/layers/kinds.h"
 #include "common/nn/layers/pool.h"
 
-enum { KERNEL_MAX = 256 /* so that an index within a window fits into 16 bits */ };
+enum { KERNEL_MAX = 256 /* largest kernel: an index within its window fits into 16 bits */ };
 
 static cop_err max_pool2d_shape(cop_layer *layer, cop_error *error) {
     return cop_pool_shape(layer, KERNEL_MAX, error);

@@ -38,7 +38,7 @@ static void test_times_of_jobs_are_separate_and_the_oldest_is_dropped(void **sta
         for (int i = 0; i < 4; i++) lease_times_note(lease_times, key, (double)key * 1e6);
     for (uint64_t key = 1; key <= LEASE_TIMES_KINDS; key++)
         assert_true(fabsf(lease_times_find(lease_times, key)->median - (float)key * 1e6f) < 1);
-    lease_times_note(lease_times, 1, 1e6); /* used again, so 2 is the oldest now */
+    lease_times_note(lease_times, 1, 1e6); /* 1 is used again, so 2 is the least recently used */
     lease_times_note(lease_times, 99, 5e6);
     assert_null(lease_times_find(lease_times, 2));
     assert_non_null(lease_times_find(lease_times, 1));
