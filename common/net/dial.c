@@ -67,7 +67,7 @@ struct net_dialer {
     uint32_t backoff_ms;           /* pause before the next round */
     uint32_t connect_ms;           /* time to connect to an address that is not the last */
     uint32_t greeting_ms;          /* time to wait for the greeting */
-    uint64_t resolve_began_ns;     /* when `resolution` began; 0: it was reported as slow */
+    uint64_t resolve_began_ns;     /* when `resolution` began; 0: its slowness has been reported */
     uint64_t opened_ns;            /* when the connection opened; 0: none is open */
     uint32_t listener;             /* nng's listener of the connection without TLS; 0: none */
     uint32_t ended_listener;       /* nng's listener of the last connection with TLS; 0: none */

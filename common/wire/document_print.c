@@ -114,7 +114,7 @@ void cop_print_scalar(const cop_proto_field *field, const void *at, bool json, c
 /* How to print in flow style. */
 typedef struct flow {
     bool json;
-    int indent; /* spaces per level; 0: everything is on one line */
+    int indent; /* spaces per level; 0: prints everything on one line */
     int depth;  /* the current level, from 0 */
 } flow;
 

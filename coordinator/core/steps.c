@@ -161,7 +161,8 @@ static void step_metrics(coord_core *core, core_job *job) {
     }
 }
 
-/* True: nobody is computing a block of the step or evaluation, and no connected worker may. */
+/* True: nobody is computing a block of the step or evaluation, and no connected worker may compute
+ * one. */
 static bool lacks_workers(const coord_core *core, core_job *job) {
     if (job->phase != PHASE_TRAINING && job->phase != PHASE_EVALUATING) return false;
     if (scheduler_eligible_workers(core, job) && !audit_lacks_second_worker(core, job))

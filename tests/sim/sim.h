@@ -345,7 +345,8 @@ typedef struct sim_slot {
     sim_slot_state state;
     sim_gradient gradient;
     uint64_t job, step;
-    uint64_t next_free; /* in a free slot: the next free slot in the list; 0: it is the last */
+    uint64_t next_free; /* only in a free slot: the next slot in the list of free slots; 0: this
+                           is the last one */
     uint32_t first, count;
     bool evaluate;
 } sim_slot;
