@@ -103,21 +103,27 @@ typedef struct cop_mask_affine {
     int units, ld;
 } cop_mask_affine;
 
-/* Keep bits of a dropconnect layer for one sample (D3). Weight (o, i) is unit o * in + i, and bias
- * o is unit out * in + o. Threshold, counters and lanes are those of cop_mask_request. Bit i % 16
- * of word i / 16 of row o belongs to weight (o, i). Unused bits of a row's last word are 0. */
+/* Keep bits of a dropconnect layer for one sample (D3), those of the rows [from, to). Weight (o, i)
+ * is unit o * in + i, and bias o is unit out * in + o. Threshold, counters and lanes are those of
+ * cop_mask_request. Bit i % 16 of word i / 16 of row o belongs to weight (o, i). Unused bits of a
+ * row's last word are 0. */
 typedef struct cop_dropconnect_fill {
-    int out, in;
+    int out, in, from, to;
     uint32_t threshold, sample, layer, step;
     cop_rng_key key;
-    uint32_t *stream;    /* scratch of cop_dropconnect_stream(units) bytes */
-    uint16_t *bits;      /* the first word of row 0 */
-    ptrdiff_t stride;    /* from one row to the next, in words */
-    uint16_t *bias_bits; /* (out + 15) / 16 words; NULL: biases are never dropped */
+    uint8_t *stream;  /* scratch of cop_dropconnect_stream(larger of (to - from) * in and out) */
+    uint16_t *bits;   /* the first word of row 0 */
+    ptrdiff_t stride; /* from one row to the next, in words */
+    uint16_t
+        *bias_bits; /* (out + 15) / 16 words, drawn if to = out; NULL: biases are never dropped */
 } cop_dropconnect_fill;
+/* A kernel draws whole blocks of up to this number of counters, so it may write beyond the last
+ * unit.
+ */
+#define COP_DROPCONNECT_COUNTERS 32
 /* The size in bytes of cop_dropconnect_fill.stream for this number of units. */
 static inline size_t cop_dropconnect_stream(int64_t units) {
-    return ((size_t)units / 2048 + 1) * 256 + 64;
+    return (size_t)units / 8 + (COP_DROPCONNECT_COUNTERS + 1) * 16 + 64;
 }
 
 /* Products with a weight matrix that differs from sample to sample. The keep bits m are 1 or 0; a

@@ -29,7 +29,11 @@
 #include "common/nn/layers/kinds.h"
 #include "common/nn/masks.h"
 
-enum { SQUARES = 1 << 16 /* how many weights are squared for one product */ };
+enum {
+    SQUARES = 1 << 16, /* how many weights are squared for one product */
+    BLOCK_BYTES =
+        5 << 16 /* keep bits that are drawn before they are used: they stay in the cache */
+};
 
 static cop_err check_next(const cop_layer *layer, cop_error *error) {
     if (layer->spec.inference == COP_INFERENCE_MEAN) return COP_OK;
@@ -115,10 +119,10 @@ static int64_t unit_count(const cop_layer *layer) {
  * from train and mc mode. */
 typedef struct workspace {
     /* in train and mc mode */
-    int32_t *masks;   /* [ld]: the number of each column's mask */
-    uint32_t *stream; /* the keep bits of one mask, in the order in which they are drawn */
-    float *x, *dx;    /* (ld, words * 16): transposed, so a sample is a row */
-    float *dz;        /* (out, ld): dy times the scale */
+    int32_t *masks;  /* [ld]: the number of each column's mask */
+    uint8_t *stream; /* keep bits of one mask in the order in which they are drawn */
+    float *x, *dx;   /* (ld, words * 16): transposed, so a sample is a row */
+    float *dz;       /* (out, ld): dy times the scale */
     /* in eval mode with `moments` */
     float *mean, *deviation; /* (out, ld): those of u */
     float *noise;            /* (out, ld): one draw */
@@ -133,13 +137,22 @@ static int square_rows(const cop_layer *layer) {
     return rows < 1 ? 1 : rows < layer->spec.units ? rows : layer->spec.units;
 }
 
+/* How many rows of all masks are drawn at once. Whole tiles of the product, if possible. */
+static int block_rows(const cop_layer *layer, int ld) {
+    const int64_t row = (int64_t)ld * words_of(layer->in.dims[0]) * 2;
+    const int64_t rows = BLOCK_BYTES / row / 4 * 4;
+    return rows < 4 ? 4 : rows < layer->spec.units ? (int)rows : layer->spec.units;
+}
+
 static workspace lay_out(const cop_layer *layer, int ld, void *scratch) {
     workspace w = {0};
     const size_t in = (size_t)layer->in.dims[0], out = (size_t)layer->spec.units;
     const size_t columns = (size_t)ld, row = (size_t)words_of((int)in) * 16;
     cop_arena_layout train = {.base = scratch}, eval = {.base = scratch};
     w.masks = cop_arena_place(&train, columns, sizeof *w.masks);
-    w.stream = cop_arena_place(&train, cop_dropconnect_stream(unit_count(layer)), 1);
+    const size_t drawn = (size_t)block_rows(layer, ld) * in;
+    w.stream =
+        cop_arena_place(&train, cop_dropconnect_stream((int64_t)(drawn > out ? drawn : out)), 1);
     w.x = cop_arena_place(&train, columns * row, sizeof(float));
     w.dx = cop_arena_place(&train, columns * row, sizeof(float));
     w.dz = cop_arena_place(&train, columns * out, sizeof(float));
@@ -191,7 +204,9 @@ static uint16_t *bias_bits(const cop_layer *layer, const cop_layer_context *c, i
     return cop_layer_masks(layer, c) + weights + (int64_t)n * words_of(layer->spec.units);
 }
 
-static void draw_masks(const cop_layer *layer, const cop_layer_context *c, const workspace *w) {
+/* Draws the rows [from, to) of all masks, and after the last row those of the biases. */
+static void draw_masks(const cop_layer *layer, const cop_layer_context *c, const workspace *w,
+                       int from, int to) {
     const uint32_t *samples = cop_masks_samples(layer, c);
     const int words = words_of(layer->in.dims[0]);
     for (int i = 0; i < c->columns; i++) {
@@ -199,6 +214,8 @@ static void draw_masks(const cop_layer *layer, const cop_layer_context *c, const
         const cop_dropconnect_fill fill = {
             .out = layer->spec.units,
             .in = layer->in.dims[0],
+            .from = from,
+            .to = to,
             .threshold = cop_rng_drop_threshold(layer->spec.p),
             .sample = samples[i],
             .layer = (uint32_t)layer->index,
@@ -352,14 +369,22 @@ static void dropconnect_forward(const cop_layer *layer, const cop_layer_context 
     }
     const workspace w = workspace_in(layer, c);
     number_masks(layer, c, w.masks);
-    cop_layer_phase(layer, c, COP_PHASE_MASK);
-    draw_masks(layer, c, &w);
-    cop_layer_phase(layer, c, COP_PHASE_FORWARD);
-    cop_dropconnect product = product_of(layer, c, &w);
-    const cop_transpose shape = {product.in, c->ld, c->columns, product.words * 16};
+    const cop_dropconnect whole = product_of(layer, c, &w);
+    const cop_transpose shape = {whole.in, c->ld, c->columns, whole.words * 16};
     c->kernels->transpose_pad(&shape, x, w.x);
-    product.y = y;
-    c->kernels->dropconnect_forward(&product);
+    const int rows = block_rows(layer, c->ld);
+    for (int from = 0; from < whole.out; from += rows) {
+        const int to = whole.out - from < rows ? whole.out : from + rows;
+        cop_layer_phase(layer, c, COP_PHASE_MASK);
+        draw_masks(layer, c, &w, from, to);
+        cop_layer_phase(layer, c, COP_PHASE_FORWARD);
+        cop_dropconnect product = whole;
+        product.out = to - from;
+        product.bits += (ptrdiff_t)from * c->ld * whole.words;
+        product.w += (ptrdiff_t)from * whole.in;
+        product.y = y + (ptrdiff_t)from * c->ld;
+        c->kernels->dropconnect_forward(&product);
+    }
     finish(layer, c, &w, cop_masks_scale(layer), y);
 }
 
