@@ -17,7 +17,7 @@ import struct
 import subprocess
 import tempfile
 
-ROOT = pathlib.Path(__file__).resolve().parent.parent
+MEMBERS, SAMPLES = 20, 10000
 JOB = """
 name: bench-ensemble
 seed: 1
@@ -65,11 +65,11 @@ def train(folder, scope):
     return model
 
 
-def evaluate(o, folder, model):
-    done = subprocess.run([program(), "eval", model, "--data", folder, "--ensemble", str(o.members), "--workers", "2", "--json", "--quiet"],
+def evaluate(folder, model, members):
+    done = subprocess.run([program(), "eval", model, "--data", folder, "--ensemble", str(members), "--workers", "2", "--json", "--quiet"],
                           capture_output=True, text=True, check=True)
     result = json.loads(done.stdout.splitlines()[-1])
-    return {"member_samples_per_s": o.members * result["samples"] / result["seconds"], "seconds": round(result["seconds"], 3),
+    return {"member_samples_per_s": members * result["samples"] / result["seconds"], "seconds": round(result["seconds"], 3),
             "nll": result["members"][0]["nll"]}
 
 
@@ -83,16 +83,16 @@ def torch(o):
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--repeat", type=int, default=5)
-    parser.add_argument("--members", type=int, default=20)
-    parser.add_argument("--samples", type=int, default=10000)
+    parser.add_argument("--members", type=int, default=MEMBERS)
+    parser.add_argument("--samples", type=int, default=SAMPLES)
     parser.add_argument("--torch")
-    parser.add_argument("--peers", default=str(ROOT.parent / "shared/peers"))
+    parser.add_argument("--peers", default=str(pathlib.Path(__file__).resolve().parent / "peers"))
     o = parser.parse_args()
     with tempfile.TemporaryDirectory() as name:
         folder = pathlib.Path(name)
         write_data(folder, o.samples)
         models = {scope: train(folder, scope) for scope in ("sample", "shard")}
-        subjects = {"sample": lambda: evaluate(o, folder, models["sample"]), "shard": lambda: evaluate(o, folder, models["shard"])}
+        subjects = {"sample": lambda: evaluate(folder, models["sample"], o.members), "shard": lambda: evaluate(folder, models["shard"], o.members)}
         if o.torch:
             subjects["torch"] = lambda: torch(o)
         results = {subject: [] for subject in subjects}

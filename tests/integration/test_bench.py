@@ -36,9 +36,9 @@ def test_row_is_met_only_if_both_sides_ran(step):
     figures = step.summary({"run": [{"ms_per_step": t, "digest": "d"} for t in (5, 1, 3)], "JAX": [{"ms_per_step": 4}], "ipc": [{"failed": "no memory"}]})
     rows = {row["row"]: row for row in step.rows_of(figures, step.ROWS)}
     assert figures["run"]["ms_per_step"] == 3 and rows["jax"]["ratio"] == 0.75 and not rows["jax"]["met"]
-    assert rows["ipc-run"]["not_run"] == "no memory" and rows["torch"]["not_run"] == "PyTorch needs --peers"
+    assert rows["ipc-run"]["failed"] == "ipc: no memory" and rows["torch"]["not_run"] == "PyTorch needs --peers"
     text = step.table(figures, rows.values())
-    assert "not run: no memory" in text and "0.75" in text and text.count("| met |") == 0
+    assert "failed: ipc: no memory" in text and "0.75" in text and text.count("| met |") == 0
 
 
 def test_unknown_row_is_refused(step):
@@ -46,8 +46,23 @@ def test_unknown_row_is_refused(step):
     assert done.returncode == 2 and "no row jaxx; there are: jax, torch" in done.stderr
 
 
-def test_table_is_written_between_the_marks(step, tmp_path):
+def test_failed_subject_is_reported_and_not_run_again(step):
+    calls = []
+    figures = step.summary(step.measure_all({"run": lambda: calls.append(1) or {"failed": "it ended"}, "JAX": lambda: {"ms_per_step": 2}}, 3))
+    assert len(calls) == 1 and figures["run"] == {"failed": "it ended"} and figures["JAX"]["ms_per_step"] == 2
+    assert step.outcome(["sh", "-c", "echo one >&2; echo two >&2; exit 3"], {}) == {"failed": "two"}
+
+
+def test_written_table_keeps_rows_that_were_not_run(step, tmp_path):
     page = tmp_path / "page.md"
-    page.write_text(f"before\n{step.MARKS[0]}\nold\n{step.MARKS[1]}\nafter\n")
-    step.write(page, "new")
-    assert page.read_text() == f"before\n{step.MARKS[0]}\nnew\n{step.MARKS[1]}\nafter\n"
+    old = "| jax | old jax |\n| ipc-run | old ipc |\n| wide | old wide |"
+    page.write_text(f"before\n{step.MARKS[0]}\n{old}\n{step.MARKS[1]}\nafter\n")
+    figures = step.summary({"run": [{"ms_per_step": 3}], "ipc": [{"ms_per_step": 6}]})
+    rows = step.rows_of(figures, [row for row in step.ROWS if row[0] in ("jax", "ipc-run", "torch")])
+    step.write(page, figures, rows)
+    text = page.read_text()
+    assert text.startswith(f"before\n{step.MARKS[0]}\n| row |") and text.endswith(f"{step.MARKS[1]}\nafter\n")
+    lines = step.lines_by_row(text)
+    assert lines["jax"] == "| jax | old jax |" and lines["wide"] == "| wide | old wide |"  # JAX was not run, and neither was the row wide
+    assert "2.00" in lines["ipc-run"] and "not run" in lines["torch"]
+    assert list(lines) == ["row", "jax", "torch", "ipc-run", "wide"]
