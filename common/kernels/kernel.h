@@ -54,6 +54,11 @@ typedef struct cop_gemm {
     int segment_count;
     const int *blocks; /* block_count ends; NULL: blocks of 256. Must be NULL if segments is not */
     int block_count;
+    /* If not NULL, only some elements of C are needed, and the others may get any value. It has
+     * n / 16 words for every needed_rows rows of C, in the order of cop_mask_request.bits. Word w
+     * of a row is 0 if none of the columns 16 w to 16 w + 15 is needed. n is a multiple of 16. */
+    const uint16_t *needed;
+    int needed_rows;
 } cop_gemm;
 
 /* Returns the end of block number `block` of k, which starts at `from`. `blocks` is that of
@@ -396,9 +401,9 @@ typedef struct cop_kernels {
     const char *name; /* "baseline", "avx2", "avx512", "neon" */
     void (*gemm)(const cop_gemm *g, void *workspace);
     /* The same product with the same bits, for an operand with many zeros, which it skips: that is
-     * A in a product with segments, B in any other. Returns false if skipping would not pay, if
-     * shape, strides or a long k do not suit it, or if the other operand is not finite; then C is
-     * undefined, and the caller runs gemm. */
+     * A in a product with segments, B in any other. May leave out what is not `needed`. Returns
+     * false if skipping would not pay, if shape, strides or a long k do not suit it, or if the
+     * other operand is not finite; then C is undefined, and the caller runs gemm. */
     bool (*gemm_sparse)(const cop_gemm *g, void *workspace);
     /* Converts u8 rows to f32, feature-major: x[feature][sample] = value / 255.0f. Padding columns
      * become 0. */

@@ -325,6 +325,93 @@ static void test_special_values_are_computed(void **state) {
     on_each_isa(special_check);
 }
 
+/* ---- columns that share zeros, and results that are not needed ---- */
+
+typedef struct grouped_case {
+    int m, n, k, kept, needed, density, block; /* percentages of rows of B, rows of C, values */
+    int needed_rows;                           /* 0: all rows are needed */
+    bool transposed, runs;
+} grouped_case;
+
+/* Keep words: each is 0 or not. */
+static uint16_t *words_of(int rows, int groups, int percent, uint32_t seed) {
+    uint16_t *words = cop_alloc_array((size_t)rows * (size_t)groups, sizeof *words);
+    assert_non_null(words);
+    for (int i = 0; i < rows * groups; i++)
+        words[i] = (uint16_t)((int)(next(&seed) % 100) < percent ? 1u << next(&seed) % 16 : 0);
+    return words;
+}
+
+/* Compares the needed elements with those of the full product, and returns how many elements were
+ * not computed. */
+static int compare_needed(const cop_gemm *g, const float *expected) {
+    int skipped = 0;
+    for (int i = 0; i < g->m; i++)
+        for (int j = 0; j < g->n; j++) {
+            const float *c = g->c + i * g->n + j, *e = expected + i * g->n + j;
+            if (!g->needed || g->needed[i / g->needed_rows * (g->n / 16) + j / 16])
+                assert_true(isnan(*e) ? isnan(*c) : memcmp(c, e, sizeof *c) == 0);
+            else
+                skipped += memcmp(c, e, sizeof *c) != 0;
+        }
+    return skipped;
+}
+
+static void grouped_check(const cop_kernels *kernels, const grouped_case *s) {
+    const size_t count = (size_t)s->m * (size_t)s->n;
+    const int groups = s->n / 16, each = s->needed_rows ? s->needed_rows : 1;
+    float *a = values((size_t)s->m * (size_t)s->k, 97, 51), *bias = values((size_t)s->m, 90, 52);
+    float *b = values((size_t)s->k * (size_t)s->n, s->density, 53), *c = values(count, 50, 54);
+    float *expected = values(count, 50, 55);
+    uint16_t *kept = words_of(s->k, groups, s->kept, 56);
+    uint16_t *needed = words_of(s->m / each + 1, groups, s->needed, 57);
+    int *blocks = cop_alloc_array((size_t)s->k, sizeof *blocks), block_count = 0;
+    for (int to = 0; s->block && to < s->k; blocks[block_count++] = to)
+        to = s->k - to < s->block ? s->k : to + s->block - block_count % 5;
+    for (int i = 0; i < s->k * s->n; i++)
+        if (!kept[i / 16]) b[i] = i % 3 ? 0.0f : -0.0f;
+    b[s->n * (s->k / 2)] = INFINITY, b[s->n * (s->k / 3) + s->n - 1] = NAN;
+    cop_gemm g = product_of(s->m, s->n, s->k, a, b);
+    if (s->transposed) g.a_row = 1, g.a_col = s->m;
+    if (s->block) g.blocks = blocks, g.block_count = block_count;
+    g.c = expected, g.bias = s->k % 3 ? bias : NULL;
+    kernels->gemm(&g, workspace);
+    g.c = c;
+    if (s->needed_rows) g.needed = needed, g.needed_rows = s->needed_rows;
+    assert_true(kernels->gemm_sparse(&g, workspace) == s->runs);
+    if (s->runs) assert_int_equal(compare_needed(&g, expected) > 0, s->needed_rows > 0);
+    for (int i = s->m * s->k - 1; s->runs && i > 0; i -= s->m * s->k / 7) {
+        const float old = a[i];
+        a[i] = i % 2 ? NAN : -INFINITY;
+        assert_false(kernels->gemm_sparse(&g, workspace));
+        a[i] = old;
+    }
+    cop_free(a), cop_free(b), cop_free(c), cop_free(bias), cop_free(expected);
+    cop_free(kept), cop_free(needed), cop_free(blocks);
+}
+
+static void grouped_cases(const cop_kernels *kernels) {
+    static const grouped_case cases[] = {
+        {128, 64, 300, 50, 50, 100, 0, 1, false, true},
+        {129, 16, 257, 25, 70, 80, 0, 1, false, true},
+        {67, 288, 700, 50, 0, 100, 0, 0, false, true},
+        {1100, 48, 520, 40, 50, 90, 0, 1, true, true},
+        {200, 64, 900, 30, 60, 100, 250, 3, false, true},
+        {90, 64, 500, 40, 30, 100, 17, 4, true, true},
+        {64, 32, 1000, 0, 50, 100, 0, 1, false, true},
+        {40, 64, 16000, 60, 40, 100, 0, 1, false, true},
+        {33, 32, 40, 100, 30, 100, 0, 1, false, true},
+        {128, 64, 300, 95, 95, 95, 0, 1, false, false},
+        {8, 64, 300, 50, 50, 100, 0, 1, false, false},
+    };
+    for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) grouped_check(kernels, &cases[i]);
+}
+
+static void test_shared_zeros_and_unneeded_rows_do_not_change_the_bits(void **state) {
+    (void)state;
+    on_each_isa(grouped_cases);
+}
+
 /* ---- skipped zeros of A, in products with segments ---- */
 
 enum { SEGMENTS_MAX = 40 };
@@ -473,6 +560,7 @@ int main(void) {
         cmocka_unit_test(test_zeros_are_skipped_up_to_ten_sixteenths),
         cmocka_unit_test(test_non_finite_weights_are_not_skipped),
         cmocka_unit_test(test_special_values_are_computed),
+        cmocka_unit_test(test_shared_zeros_and_unneeded_rows_do_not_change_the_bits),
         cmocka_unit_test(test_skipping_zeros_of_gradients_does_not_change_the_bits),
         cmocka_unit_test(test_random_sparse_gradients_give_the_bits_of_the_full_product),
         cmocka_unit_test(test_special_values_of_gradients_are_computed),
