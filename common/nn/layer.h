@@ -116,7 +116,10 @@ typedef struct cop_layer_context {
     float *gradients;                /* a buffer of the same layout; NULL outside training */
     const cop_parameter *parameters; /* the model's whole table */
     uint16_t *masks;                 /* the pass's mask arena; NULL in eval mode */
-    cop_lane *lane;                  /* the profile of the thread; NULL: there is none */
+    /* The index of the mask layer that is already drawn for this forward pass, because an earlier
+     * layer needed its mask, or -1. NULL: masks are drawn in order, and every output is needed. */
+    int32_t *drawn;
+    cop_lane *lane; /* the profile of the thread; NULL: there is none */
 } cop_layer_context;
 
 /* The tensors of one backward call, [features][ld] feature-major. */
@@ -125,6 +128,8 @@ typedef struct cop_layer_tensors {
     const float *y;  /* output of the forward pass; may be NULL unless the layer reads OUTPUT */
     const float *dy; /* gradient of the loss with respect to y */
     float *dx;       /* receives the gradient with respect to x; NULL: not needed */
+    /* Which elements of dx matter (cop_gemm.needed, one row per feature). NULL: all. */
+    const uint16_t *dx_needed;
 } cop_layer_tensors;
 
 /* What backward reads of the forward pass, apart from the masks: a set of bits. */

@@ -32,6 +32,7 @@ const uint32_t *cop_masks_samples(const cop_layer *layer, const cop_layer_contex
 const uint16_t *cop_masks_draw(const cop_layer *layer, const cop_layer_context *c, int units) {
     COP_ASSERT(c->mode != COP_MODE_EVAL && units >= 1);
     uint16_t *bits = cop_layer_masks(layer, c);
+    if (c->drawn && *c->drawn == layer->index) return bits;
     const cop_mask_request request = {
         .units = units,
         .ld = c->ld,
@@ -43,6 +44,30 @@ const uint16_t *cop_masks_draw(const cop_layer *layer, const cop_layer_context *
         .bits = bits,
     };
     c->kernels->mask_fill(&request);
+    return bits;
+}
+
+bool cop_masks_are_shared(const cop_layer *layer) {
+    if (layer->ops->thin != COP_THIN_MASK || layer->spec.scope != COP_SCOPE_SHARD) return false;
+    const bool whole = layer->ops->mask_words(layer, COP_COLUMNS_PAD) == (int64_t)layer->in.dims[0];
+    return whole && layer->spec.p > 0;
+}
+
+/* True if the layer treats each unit separately, and the gradients that it passes down to a dropped
+ * unit are 0, whatever the unit's output was. A layer that reads only the sign of its output
+ * multiplies by one of two factors. */
+static bool passes_zero(const cop_layer *layer) {
+    if (layer->ops->thin == COP_THIN_MASK) return layer->spec.p == 0;
+    return layer->ops->thin == COP_THIN_EACH_ZERO && layer->ops->reads == COP_READS_OUTPUT_SIGN;
+}
+
+const uint16_t *cop_masks_needed(const cop_layer *layer, const cop_layer_context *c) {
+    if (!c->drawn) return NULL;
+    const cop_layer *mask = layer->next;
+    while (mask && passes_zero(mask)) mask = mask->next;
+    if (!mask || !cop_masks_are_shared(mask) || mask->in.rank != 1) return NULL;
+    const uint16_t *bits = cop_masks_draw(mask, c, cop_masks_units(mask));
+    *c->drawn = mask->index;
     return bits;
 }
 

@@ -11,9 +11,17 @@ cop_err cop_masks_shape(cop_layer *layer, cop_error *error);
 int cop_masks_units(const cop_layer *layer);
 /* The sample word of each column (D3). With scope `shard` all words are 0. */
 const uint32_t *cop_masks_samples(const cop_layer *layer, const cop_layer_context *c);
-/* Draws masks for `units` units (D3) into the layer's part of the mask arena, and returns them.
- * Must not be called in eval mode. */
+/* Draws masks for `units` units (D3) into the layer's part of the mask arena, and returns them. If
+ * cop_masks_needed has drawn them, only returns them. Must not be called in eval mode. */
 const uint16_t *cop_masks_draw(const cop_layer *layer, const cop_layer_context *c, int units);
+/* True if the layer drops whole units (features, or channels of an image), the same ones in all
+ * samples of a shard. */
+bool cop_masks_are_shared(const cop_layer *layer);
+/* Returns the mask that decides which outputs of `layer` are needed in a forward pass for training,
+ * as cop_gemm.needed with one row per unit. If a mask of scope `shard` follows, it drops the same
+ * units in all samples of a shard, and layers in between do not mix units. Draws the mask. NULL:
+ * all outputs are needed. */
+const uint16_t *cop_masks_needed(const cop_layer *layer, const cop_layer_context *c);
 /* The factor for kept units in train and mc mode. It is 1 for the variant `classic`. For `inverted`
  * it is 1 / (1 - p), computed in f64 and rounded once to f32. */
 float cop_masks_scale(const cop_layer *layer);

@@ -6,6 +6,7 @@
 
 #include "common/base/limits.h"
 #include "common/nn/loss.h"
+#include "common/nn/masks.h"
 #include "common/nn/pass.h"
 
 /* Copies the labels and pads them with 0 up to ld, because kernels read whole vectors of labels. */
@@ -197,6 +198,20 @@ static void run_loss(cop_pass *pass, const cop_layer_context *c, float *dz) {
     for (int i = 0; pass->truth && i < c->columns; i++) pass->argmax[i] = z[i] > 0;
 }
 
+/* The mask of scope `shard` that discards gradients of the input of layer `index`, if the layers in
+ * between do not mix units. NULL: there is none. */
+static const uint16_t *needed_gradients(const cop_pass *pass, const cop_layer_context *c,
+                                        int index) {
+    for (int i = index - 1; c->drawn && i >= 0; i--) {
+        const cop_layer *layer = cop_model_layer(pass->model, i);
+        if (layer->in.rank != 1) return NULL;
+        if (cop_masks_are_shared(layer)) return cop_layer_masks(layer, c);
+        if (layer->ops->thin != COP_THIN_EACH && layer->ops->thin != COP_THIN_EACH_ZERO)
+            return NULL;
+    }
+    return NULL;
+}
+
 /* Runs backward from the last layer to the first layer with weights. gradient[0] contains the
  * gradient of the outputs. A layer reads one gradient buffer and writes the other; an in_place
  * layer writes the one that it reads. */
@@ -209,7 +224,8 @@ static void run_backward(cop_pass *pass, const cop_layer_context *c) {
         const cop_layer_tensors tensors = {.x = pass->outputs[i],
                                            .y = pass->outputs[i + 1],
                                            .dy = pass->gradient[current],
-                                           .dx = dx};
+                                           .dx = dx,
+                                           .dx_needed = needed_gradients(pass, c, i)};
         if (c->lane) profile_backward(layer, c, tensors.dy);
         layer->ops->backward(layer, c, &tensors);
         current = next;
@@ -271,6 +287,9 @@ void cop_pass_train(cop_pass *pass, const float *weights, const cop_shard_work *
     c.masks = pass->masks;
     c.gradients = gradients;
     c.lane = pass->lane;
+    /* With an observer all outputs are computed, so that it sees them. */
+    pass->drawn = -1;
+    if (c.sparse && !pass->tap.after) c.drawn = &pass->drawn;
     cop_lane_enter(c.lane, COP_PHASE_INPUT, COP_NO_LAYER);
     const cop_samples seen = augment(pass, samples, work->step);
     run_forward(pass, cop_model_layer(model, 0), &c, &seen);

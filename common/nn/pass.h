@@ -24,6 +24,7 @@ struct cop_pass {
     cop_pass_purpose purpose;
     pass_member member;
     cop_thin *thin;  /* NULL: members run as the whole model with masks */
+    int32_t drawn;   /* cop_layer_context.drawn */
     int lowest;      /* the index of the first layer with weights, where backward ends */
     void *memory;    /* one block that holds all arrays below */
     float **outputs; /* [layers + 1]: the network's input, then the output of each layer */

@@ -64,8 +64,7 @@ static cop_layer_thin kind_of(const cop_thin *thin, int index) {
     const cop_layer *layer = layer_of(thin, index);
     if (layer->ops->thin != COP_THIN_MASK) return layer->ops->thin;
     if (layer->spec.p == 0) return COP_THIN_EACH_ZERO;
-    const bool whole = layer->ops->mask_words(layer, COP_COLUMNS_PAD) == (int64_t)layer->in.dims[0];
-    return layer->spec.scope == COP_SCOPE_SHARD && whole ? COP_THIN_MASK : COP_THIN_NEVER;
+    return cop_masks_are_shared(layer) ? COP_THIN_MASK : COP_THIN_NEVER;
 }
 
 static int add_cut(cop_thin *thin, int first, int last, bool has_producer, int source) {

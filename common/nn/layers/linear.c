@@ -13,6 +13,7 @@
 #include "common/base/limits.h"
 #include "common/nn/layers/init.h"
 #include "common/nn/layers/kinds.h"
+#include "common/nn/masks.h"
 
 static cop_err linear_shape(cop_layer *layer, cop_error *error) {
     const cop_layer_spec *spec = &layer->spec;
@@ -83,6 +84,8 @@ static void linear_forward(const cop_layer *layer, const cop_layer_context *c, c
         .bias = layer->spec.bias ? c->weights + parameters[1].offset : NULL,
         .blocks = layer->blocks,
         .block_count = layer->block_count,
+        .needed = cop_masks_needed(layer, c),
+        .needed_rows = 1,
     };
     cop_layer_product(c, &product);
 }
@@ -125,6 +128,8 @@ static void linear_backward(const cop_layer *layer, const cop_layer_context *c,
         .b_col = 1,
         .c = t->dx, /* (in, ld) */
         .ldc = c->ld,
+        .needed = t->dx_needed,
+        .needed_rows = 1,
     };
     cop_layer_product(c, &down);
 }

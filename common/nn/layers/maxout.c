@@ -17,6 +17,7 @@
 #include "common/base/limits.h"
 #include "common/nn/layers/init.h"
 #include "common/nn/layers/kinds.h"
+#include "common/nn/masks.h"
 
 enum { PIECES_MAX = 256, BLOCK_FLOATS = 1 << 16 /* values per product in forward */ };
 
@@ -98,6 +99,7 @@ static void maxout_forward(const cop_layer *layer, const cop_layer_context *c, c
     const cop_parameter *parameters = own(layer, c);
     const int units = layer->spec.units, pieces = layer->spec.pieces, in = layer->in.dims[0];
     const int fit = BLOCK_FLOATS / (pieces * c->ld), step = fit > 0 ? fit : 1;
+    const uint16_t *needed = cop_masks_needed(layer, c);
     uint8_t *winners = c->mode == COP_MODE_TRAIN ? winners_of(layer, c) : NULL;
     for (int u = 0; u < units; u += step) {
         const int count = units - u < step ? units - u : step;
@@ -117,6 +119,8 @@ static void maxout_forward(const cop_layer *layer, const cop_layer_context *c, c
             .bias = layer->spec.bias ? c->weights + parameters[1].offset + row : NULL,
             .blocks = layer->blocks,
             .block_count = layer->block_count,
+            .needed = needed ? needed + (ptrdiff_t)u * (c->ld / COP_COLUMNS_PAD) : NULL,
+            .needed_rows = pieces,
         };
         cop_layer_product(c, &product);
         const cop_maxout shape = {count, pieces, c->ld};
@@ -165,6 +169,8 @@ static void maxout_backward(const cop_layer *layer, const cop_layer_context *c,
         .b_col = 1,
         .c = t->dx, /* (in, ld) */
         .ldc = c->ld,
+        .needed = t->dx_needed,
+        .needed_rows = 1,
     };
     cop_layer_product(c, &down);
 }

@@ -1,6 +1,7 @@
 /* Thin execution. If the masks of an ensemble's member are the same for all samples, the member
  * runs as a smaller network, and its outputs must have the same bits as those of the masked
- * network. The reference is the same pass with a tap, which makes it run all units and mask them.
+ * network. Training leaves out products of dropped units, which must not change any gradient. The
+ * reference is the same pass with a tap, which makes it run all units and mask them.
  * LABELS: quick qemu */
 #include <math.h>
 #include <stdio.h>
@@ -347,6 +348,93 @@ static void test_thinned_random_networks_equal_masked_ones(void **state) {
     assert_true(thinned * 5 > all * 2 && thinned < all);
 }
 
+/* ---- training ---- */
+
+/* Counts the products of `spied` that left out what is not needed. */
+static const cop_kernels *spied;
+static int reduced;
+
+static bool spy_gemm_sparse(const cop_gemm *g, void *workspace) {
+    const bool done = spied->gemm_sparse(g, workspace);
+    reduced += done && g->needed;
+    return done;
+}
+
+/* Makes some values unusual: -0, subnormal, or, if `wild`, not finite. */
+static void spoil(float *x, size_t count, bool wild) {
+    static const float unusual[] = {-0.0f, 0x1p-149f, -0x1p-140f, INFINITY, NAN, -INFINITY};
+    for (size_t i = 0; i < count; i += 1 + count / 6) x[i] = unusual[draw(wild ? 6 : 3)];
+}
+
+/* Trains one step with masks on the whole network, and one that leaves out dropped units. Compares
+ * gradients and losses. */
+static void check_training(const cop_layer_spec *layers, int count, cop_shape input,
+                           const cop_kernels *kernels, int samples, bool wild) {
+    members m = members_open(layers, count, input, kernels);
+    cop_kernels spy = *kernels;
+    spied = kernels, spy.gemm_sparse = spy_gemm_sparse;
+    cop_pass *pass;
+    assert_int_equal(cop_pass_create(m.model, &spy, COP_NUMERICS_PORTABLE, SAMPLES_MOST,
+                                     COP_PASS_TRAIN, &pass, NULL),
+                     COP_OK);
+    const size_t floats = (size_t)cop_model_floats(m.model);
+    float *full = cop_alloc(floats * sizeof *full), *thin = cop_alloc(floats * sizeof *thin);
+    int32_t labels[SAMPLES_MOST], sizes[4] = {0};
+    for (int i = 0; i < samples; i++) labels[i] = draw(CLASSES);
+    for (int i = 0, left = samples; i < 4; left -= sizes[i++])
+        sizes[i] = i == 3 ? left : draw(2) ? left / 16 * 8 : draw(left + 1);
+    m.samples.count = samples, m.samples.labels = labels;
+    for (uint32_t step = 1; step <= 2; step++) {
+        const cop_shard_work work = {SEED, step, 3, 4, sizes};
+        cop_pass_result expected, result;
+        if (step == 2) spoil(m.weights, floats, wild), spoil(m.rows, (size_t)samples * 20, wild);
+        cop_pass_set_tap(pass, (cop_pass_tap){.after = look});
+        cop_pass_train(pass, m.weights, &work, &m.samples, full, &expected);
+        cop_pass_set_tap(pass, (cop_pass_tap){0});
+        cop_pass_train(pass, m.weights, &work, &m.samples, thin, &result);
+        if (!same(thin, full, floats)) fail_msg("%s: gradients differ in bits", kernels->name);
+        assert_true(isnan(expected.loss) ? isnan(result.loss) : result.loss == expected.loss);
+        assert_int_equal(result.correct, expected.correct);
+    }
+    cop_free(full), cop_free(thin);
+    cop_pass_destroy(pass);
+    members_close(&m);
+}
+
+static void test_training_leaves_out_dropped_units(void **state) {
+    (void)state;
+    const cop_layer_spec layers[] = {SHARD(0.2),      spec_linear(400),    spec_relu(),
+                                     SHARD(0.5),      spec_maxout(100, 3), SHARD(0.5),
+                                     spec_linear(90), SHARD(0.5),          spec_linear(CLASSES)};
+    for (const char *const *isa = cop_kernels_names(); *isa; isa++) {
+        const cop_kernels *kernels = cop_kernels_find(*isa);
+        if (!kernels) continue;
+        reduced = 0;
+        check_training(layers, COUNT(layers), flat, kernels, 64, false);
+        assert_true(reduced >= 4);
+        check_training(layers, COUNT(layers), flat, kernels, 61, true);
+    }
+}
+
+static void test_training_of_random_networks_equals_masked_training(void **state) {
+    (void)state;
+    reduced = 0;
+    for (int network = 0; network < NETWORKS; network++) {
+        cop_layer_spec layers[LAYERS];
+        const bool convolutions = network % 5 == 0;
+        const int count = draw_network(convolutions, layers), samples = 1 + draw(SAMPLES_MOST);
+        cop_shape input = convolutions ? image : flat;
+        if (!convolutions) input.dims[0] = 20 + draw(800);
+        for (const char *const *isa = cop_kernels_names(); *isa; isa++) {
+            const cop_kernels *kernels = cop_kernels_find(*isa);
+            const bool slow = strcmp(*isa, "baseline") == 0;
+            if (!kernels || (slow && network % 4)) continue;
+            check_training(layers, count, input, kernels, samples, network % 3 == 0);
+        }
+    }
+    assert_true(reduced > 0);
+}
+
 static void test_thin_pass_without_memory_fails_cleanly(void **state) {
     (void)state;
     const cop_layer_spec layers[] = {SHARD(0.2), spec_linear(CLASSES)};
@@ -373,6 +461,8 @@ int main(void) {
         cmocka_unit_test(test_channels_and_maxout_groups_are_thinned),
         cmocka_unit_test(test_layers_that_cannot_be_thinned_run_masked),
         cmocka_unit_test(test_thinned_random_networks_equal_masked_ones),
+        cmocka_unit_test(test_training_leaves_out_dropped_units),
+        cmocka_unit_test(test_training_of_random_networks_equals_masked_training),
         cmocka_unit_test(test_thin_pass_without_memory_fails_cleanly),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
