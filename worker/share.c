@@ -9,9 +9,10 @@
 /* Opens a segment in /proc, or else through the coordinator's socket in the folder of --shm. */
 static cop_err open_segment(const worker_share *share, const cop_segment_name *name,
                             cop_segment_access access, cop_segment **out, cop_error *error) {
-    char path[COP_SEGMENT_DOOR_PATH];
+    char path[COP_SEGMENT_SOCKET_PATH];
     const cop_err e = cop_segment_open(name, access, out, error);
-    if (!e || !share->folder || !cop_segment_door(share->folder, share->door, path)) return e;
+    if (!e || !share->folder || !cop_segment_socket_path(share->folder, share->socket_id, path))
+        return e;
     return cop_segment_fetch(path, name, access, out, error);
 }
 
@@ -19,7 +20,7 @@ void worker_share_join(worker_share *share, const cop_welcome *welcome) {
     cop_segment *segment = NULL;
     cop_error error = {0};
     share->proven = false;
-    share->door = welcome->proof.id;
+    share->socket_id = welcome->proof.id;
     if (!share->offered || !welcome->proof.id) return;
     if (open_segment(share, &welcome->proof, COP_SEGMENT_READ, &segment, &error)) {
         cop_log(COP_LOG_INFO, "worker",

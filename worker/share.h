@@ -15,7 +15,7 @@ typedef struct worker_share {
     bool proven;  /* `proof` has the secret of the segment in the newest WELCOME */
     unsigned char proof[COP_SEGMENT_SECRET];
     const char *folder; /* --shm, borrowed; NULL: segments are only opened in /proc */
-    uint64_t door;      /* id of the segment in the newest WELCOME; its socket has this name */
+    uint64_t socket_id; /* id of the segment in the newest WELCOME; its socket has this name */
     struct {
         cop_segment *segment; /* NULL: a free place */
         bool writable;

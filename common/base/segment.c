@@ -210,9 +210,9 @@ cop_err cop_segment_open(const cop_segment_name *name, cop_segment_access access
 
 /* ---- through a socket ---- */
 
-bool cop_segment_door(const char *folder, uint64_t id, char path[COP_SEGMENT_DOOR_PATH]) {
-    return snprintf(path, COP_SEGMENT_DOOR_PATH, "%s/" COP_SEGMENT_DOOR "%016llx", folder,
-                    (unsigned long long)id) < COP_SEGMENT_DOOR_PATH;
+bool cop_segment_socket_path(const char *folder, uint64_t id, char path[COP_SEGMENT_SOCKET_PATH]) {
+    return snprintf(path, COP_SEGMENT_SOCKET_PATH, "%s/" COP_SEGMENT_SOCKET_PREFIX "%016llx",
+                    folder, (unsigned long long)id) < COP_SEGMENT_SOCKET_PATH;
 }
 
 cop_err cop_segment_lend(const cop_segment_name *name, int *fd, cop_error *error) {

@@ -60,12 +60,12 @@ cop_err cop_segment_lend(const cop_segment_name *name, int *fd, cop_error *error
 cop_err cop_segment_fetch(const char *socket_path, const cop_segment_name *name,
                           cop_segment_access access, cop_segment **out, cop_error *error);
 
-#define COP_SEGMENT_DOOR      "coppice-" /* begin of a socket's name */
-#define COP_SEGMENT_DOOR_PATH 108        /* maximum size of a socket's path, with its NUL */
+#define COP_SEGMENT_SOCKET_PREFIX "coppice-" /* begin of a socket's name */
+#define COP_SEGMENT_SOCKET_PATH   108        /* maximum size of a socket's path, with its NUL */
 
 /* Sets `path` to the socket in `folder` at which the owner of segment `id` lends its segments.
  * False: the path would be too long. */
-bool cop_segment_door(const char *folder, uint64_t id, char path[COP_SEGMENT_DOOR_PATH]);
+bool cop_segment_socket_path(const char *folder, uint64_t id, char path[COP_SEGMENT_SOCKET_PATH]);
 
 /* What cop_segment_fetch sends. The answer is one byte, with the file as SCM_RIGHTS. Both processes
  * run on one host, so the fields have its byte order. */

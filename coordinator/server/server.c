@@ -24,7 +24,7 @@ static void on_tick(uv_timer_t *timer) {
     coord_event tick = {.type = COORD_EVENT_TICK};
     coord_dispatch(&server->engine, &tick);
     if (server->api) coord_api_tick(server->api, cop_clock_ns());
-    coord_door_tick(&server->door, cop_clock_ns());
+    coord_lending_socket_tick(&server->lending, cop_clock_ns());
     cop_log_write_suppressed();
     if (server->run) coord_run_tick(server);
 }
@@ -41,7 +41,7 @@ static cop_err open_loop(coord_server *server, cop_error *error) {
     COP_TRY(cop_server_create(&server->engine.loop, &handler, server, &server->transport, error));
     cop_server_set_tls(server->transport, server->config.tls);
     coord_share_start(server);
-    COP_TRY(coord_door_open(server, error));
+    COP_TRY(coord_lending_socket_open(server, error));
     for (const char *const *url = server->config.listen; url && *url; url++) {
         COP_TRY(cop_server_listen(server->transport, *url, error));
         cop_log(COP_LOG_INFO, "coordinator", "listening on %s", *url);

@@ -1,8 +1,8 @@
 /* The private structure of a coord_server: the engine, the API, the sessions of workers, and the
  * transport. All functions are for the loop thread, unless their comment says otherwise. Files:
  * server.c (start, stop, the loop thread), state_folder.c (files of the state folder), sessions.c
- * (requests of workers), share.c and door.c (memory shared with workers), actions.c (actions of the
- * core), embedded_run.c (the embedding of `coppice run`). */
+ * (requests of workers), share.c and lending_socket.c (memory shared with workers), actions.c
+ * (actions of the core), embedded_run.c (the embedding of `coppice run`). */
 #ifndef COP_COORDINATOR_SERVER_H
 #define COP_COORDINATOR_SERVER_H
 
@@ -21,21 +21,21 @@
 
 struct coord_run; /* embedded_run.c */
 
-#define COORD_DOOR_VISITS_MAX 8 /* more visitors wait */
+#define COORD_LENDING_CONNECTIONS_MAX 8 /* more connections wait */
 
-typedef struct door_visit {
+typedef struct lending_connection {
     uv_pipe_t pipe;    /* must be first */
     uint64_t since_ns; /* time of the begin; 0: a free place */
     size_t received;   /* bytes of the request */
     cop_segment_request request;
-} door_visit;
+} lending_connection;
 
 /* Only used with --shm. */
-typedef struct coord_door {
+typedef struct coord_lending_socket {
     uv_pipe_t pipe; /* listens */
-    bool waiting;   /* a visitor can be accepted */
-    door_visit visits[COORD_DOOR_VISITS_MAX];
-} coord_door;
+    bool waiting;   /* a connection can be accepted */
+    lending_connection connections[COORD_LENDING_CONNECTIONS_MAX];
+} coord_lending_socket;
 
 struct coord_server {
     coord_engine engine; /* engine.owner is the server */
@@ -46,7 +46,7 @@ struct coord_server {
     uv_timer_t tick;    /* calls on_tick */
     bool handles_open;  /* `tick` was initialised */
     cop_server *transport;
-    coord_door door;
+    coord_lending_socket lending;
     cop_segment *proof;           /* whoever has its secret shares host and user; NULL: none */
     coord_api *api;               /* NULL: the server has no state folder (an embedded run) */
     struct coord_run *run;        /* the embedded run, for the loop thread; NULL until the core
@@ -97,13 +97,13 @@ void coord_share_note_received(coord_session *session, const cop_result *result)
 /* Releases everything of a session that ends. */
 void coord_share_end(coord_session *session);
 
-/* ---- door.c ---- */
+/* ---- lending_socket.c ---- */
 /* Listens in config.share_folder, and removes the sockets of killed coordinators there. Has no
  * effect without a folder, or if no memory is shared. USAGE: no socket can be made there. The
- * coordinator's loop closes the door with its other handles. */
-cop_err coord_door_open(coord_server *server, cop_error *error);
-/* To be called regularly: sends slow visitors away. */
-void coord_door_tick(coord_door *door, uint64_t now_ns);
+ * coordinator's loop closes the socket with its other handles. */
+cop_err coord_lending_socket_open(coord_server *server, cop_error *error);
+/* To be called regularly: closes slow connections. */
+void coord_lending_socket_tick(coord_lending_socket *lending, uint64_t now_ns);
 
 /* ---- actions.c ---- */
 /* Carries out an action of the core. */
