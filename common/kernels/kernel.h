@@ -18,6 +18,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#include "common/base/bf16.h"
 #include "common/base/err.h"
 #include "common/base/rng.h"
 #include "common/base/shards.h"
@@ -40,7 +41,8 @@
  * With segments (the gradients of shards), k is cut at the segment_count + 1 ascending offsets
  * segments[0] = 0 .. segments[segment_count] = k. Each segment is a product of its own, computed as
  * above. The tree of D5 combines the products: its leaves are the segments, and an empty segment is
- * an absent leaf. */
+ * an absent leaf. With round_nodes, the value of each leaf and of each sum of the tree is rounded
+ * to bf16 (base/bf16.h), and at the end 0.0f is added, so that -0 becomes +0. */
 typedef struct cop_gemm {
     int m, n, k;
     const float *a;
@@ -52,6 +54,7 @@ typedef struct cop_gemm {
     const float *bias;   /* m values or NULL */
     const int *segments; /* segment_count + 1 offsets; NULL: k has no segments */
     int segment_count;
+    bool round_nodes;  /* only with segments */
     const int *blocks; /* block_count ends; NULL: blocks of 256. Must be NULL if segments is not */
     int block_count;
     /* If not NULL, only some elements of C are needed, and the others may get any value. It has
@@ -155,7 +158,8 @@ typedef struct cop_dropconnect {
     float *dx;            /* (columns, words * 16) */
     const int *segments;
     int segment_count;
-    float *dw; /* (out, in) */
+    bool round_nodes; /* as in cop_gemm */
+    float *dw;        /* (out, in) */
 } cop_dropconnect;
 
 /* Softmax cross-entropy. For each column c < columns, z_j is the logit of class j, y the label, and
@@ -219,6 +223,8 @@ typedef enum cop_activation {
 typedef struct cop_tree {
     int count, op_count;
     const int16_t *ops;
+    bool round_nodes; /* each sum is rounded to bf16; the inputs are already rounded */
+    bool bf16_inputs; /* the inputs are bf16: their pointers point to uint16_t instead of float */
 } cop_tree;
 
 /* An SGD update, as PyTorch's, of rows [row_begin, row_end) of one parameter (D6):
@@ -348,6 +354,7 @@ typedef struct cop_conv_gradient {
     ptrdiff_t dy_row;
     const int *segments;
     int segment_count;
+    bool round_nodes; /* as in cop_gemm */
     float *sums; /* scratch of COP_CONV_LEVELS * cop_conv_level(m, k) floats, 64-byte aligned */
     float *dw;   /* (m, k) */
     float *db;   /* m values or NULL */
@@ -425,6 +432,9 @@ typedef struct cop_kernels {
      * added pairwise (8, 4, 2, 1). The tree of D5 combines the sums of the segments. */
     void (*row_sums)(const float *x, int rows, int ld, const int *segments, int segment_count,
                      float *out);
+    /* The same, with the nodes of the tree rounded as cop_gemm.round_nodes says. */
+    void (*row_sums_rounded)(const float *x, int rows, int ld, const int *segments,
+                             int segment_count, float *out);
     void (*softmax_cross_entropy)(const cop_cross_entropy *loss);
     void (*mean_loss)(const cop_mean_loss *loss);
     /* Turns the logits of each column into probabilities. p may be z. */
@@ -433,6 +443,9 @@ typedef struct cop_kernels {
     void (*adaptive)(const cop_adaptive *update, int row_begin, int row_end);
     /* out = tree(inputs), element-wise */
     void (*tree_sum)(const float *const *inputs, const cop_tree *tree, float *out, size_t count);
+    /* Rounds to bf16 (base/bf16.h), and back; the latter is exact. */
+    void (*round_bf16)(const float *x, uint16_t *y, size_t count);
+    void (*widen_bf16)(const uint16_t *x, float *y, size_t count);
     /* Returns false if any value is NaN or infinite. */
     bool (*all_finite)(const float *x, size_t count);
     double (*sum_squares)(const float *x, size_t count); /* in one fixed order; for diagnostics */

@@ -96,12 +96,17 @@ static void multiply_part(const cop_gemm *g, const gemm_part *part, float *out, 
                    0.0f, out, (int)ldout);
 }
 
+static void round_nodes(float *values, size_t size) {
+    for (size_t i = 0; i < size; i++) values[i] = cop_bf16_round(values[i]) + 0.0f;
+}
+
 /* Adds the top two values of the stack, which has `depth` values of `size` floats. */
-static void add_top(float *stack, size_t size, int depth) {
+static void add_top(const cop_gemm *g, float *stack, size_t size, int depth) {
     COP_ASSERT(depth >= 2);
     float *left = stack + (size_t)(depth - 2) * size;
     const float *right = left + size;
     for (size_t i = 0; i < size; i++) left[i] += right[i];
+    if (g->round_nodes) round_nodes(left, size);
 }
 
 /* Computes rows [row, row + rows) of a product with segments. The values of D5's tree wait on
@@ -113,11 +118,13 @@ static void multiply_segmented_rows(const cop_gemm *g, int row, int rows, float 
         const gemm_part part = {row, rows, g->segments[s], g->segments[s + 1]};
         const bool present = part.from < part.to;
         COP_ASSERT(part.from <= part.to && counter.depth <= COP_TREE_DEPTH);
-        if (present) multiply_part(g, &part, stack + (size_t)counter.depth * size, g->n);
+        float *leaf = stack + (size_t)counter.depth * size;
+        if (present) multiply_part(g, &part, leaf, g->n);
+        if (present && g->round_nodes) round_nodes(leaf, size);
         for (int merges = cop_tree_counter_push(&counter, present); merges > 0; merges--)
-            add_top(stack, size, counter.depth--);
+            add_top(g, stack, size, counter.depth--);
     }
-    while (counter.depth > 1) add_top(stack, size, counter.depth--);
+    while (counter.depth > 1) add_top(g, stack, size, counter.depth--);
     if (counter.depth == 0) memset(stack, 0, size * sizeof(float));
     for (int i = 0; i < rows; i++)
         memcpy(g->c + (row + i) * g->ldc, stack + (size_t)i * (size_t)g->n,

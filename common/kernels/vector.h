@@ -18,6 +18,7 @@
 typedef float vf __attribute__((vector_size(COP_VL * 4)));
 typedef int32_t vi __attribute__((vector_size(COP_VL * 4)));
 typedef uint32_t vu __attribute__((vector_size(COP_VL * 4)));
+typedef uint16_t vh __attribute__((vector_size(COP_VL * 2)));
 
 COP_INLINE vf vf_load(const float *p) {
     vf v;
@@ -131,6 +132,13 @@ COP_INLINE int vf_any(vi mask) {
 /* -1 in the lanes whose value is subnormal: neither 0 nor normal. */
 COP_INLINE vi vf_is_subnormal(vf x) {
     return (((vu)x & 0x7fffffffu) - 1) < 0x7fffffu;
+}
+
+/* Rounds each lane to the nearest bf16, ties to even. Every NaN becomes 0x7fc00000. */
+COP_INLINE vf vf_round_bf16(vf x) {
+    const vu bits = (vu)x, rounded = bits + 0x7fffu + (bits >> 16 & 1u);
+    const vi is_nan = x != x;
+    return (vf)((rounded & 0xffff0000u & ~(vu)is_nan) | (0x7fc00000u & (vu)is_nan));
 }
 
 /* mask ? a : b per lane. Each lane of `mask` is 0 or -1, as in the result of a comparison. */

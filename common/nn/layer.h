@@ -100,6 +100,7 @@ typedef struct cop_layer_context {
     int columns, ld;
     const int *segments; /* the shards among the columns: segment_count + 1 offsets */
     int segment_count;
+    bool round_nodes; /* the nodes of the shards' tree are rounded to bf16 (cop_gemm) */
     /* The keys of random numbers (D3), one for each column:
      *   train: derive(seed, mask, shard) in mask_keys, derive(seed, noise, shard) in noise_keys
      *   mc:    derive(seed, ensemble, 0) in both
@@ -252,6 +253,15 @@ static inline void cop_layer_phase(const cop_layer *layer, const cop_layer_conte
 static inline void cop_layer_product(const cop_layer_context *c, const cop_gemm *g) {
     if (!c->sparse || !c->kernels->gemm_sparse(g, c->workspace))
         c->gemm(c->kernels, g, c->workspace);
+}
+
+/* out[r] = the sum of row r of x over the samples: the gradient of a bias. The tree of D5 combines
+ * the sums of the shards. x has ld columns. */
+static inline void cop_layer_row_sums(const cop_layer_context *c, const float *x, int rows,
+                                      float *out) {
+    const cop_kernels *k = c->kernels;
+    (c->round_nodes ? k->row_sums_rounded : k->row_sums)(x, rows, c->ld, c->segments,
+                                                         c->segment_count, out);
 }
 
 /* All kinds, NULL-terminated, in the order of docs/reference/layers.md. */

@@ -125,6 +125,7 @@ typedef struct cop_shard_work {
     uint32_t step; /* number of the step, counted from 1 */
     int shard_first, shard_count;
     const int32_t *shard_sizes; /* (shard_count): the samples of each shard; 0: it has none */
+    bool round_nodes; /* round the gradient of each node of the shards' tree to bf16 (D5) */
 } cop_shard_work;
 
 /* Sums over the samples of a call. Each sample's loss is f32 (D7). Losses are added in f64.

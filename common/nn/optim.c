@@ -106,13 +106,40 @@ static void adaptive_rows(const cop_update *update, const cop_adaptive *step,
     update->kernels->adaptive(&adaptive, range->begin, range->end);
 }
 
-static void update_rows(const cop_update *update, const step_scalars *step, row_range *range) {
-    for (int i = 0; i < update->tree->count; i++)
-        range->gradients[i] = update->gradients[i] + range->parameter->offset;
+/* Where the gradient sum `i` of a parameter starts, which may consist of bf16 values. */
+static const float *gradient_of(const cop_update *update, int i, const cop_parameter *parameter) {
+    const float *all = update->gradients[i];
+    if (!update->tree->bf16_inputs) return all + parameter->offset;
+    return (const void *)((const uint16_t *)(const void *)all + parameter->offset);
+}
+
+static void update_some(const cop_update *update, const step_scalars *step,
+                        const row_range *range) {
     if (update->spec->kind == COP_OPTIMIZER_SGD)
         sgd_rows(update, &step->sgd, range);
     else
         adaptive_rows(update, &step->adaptive, range);
+}
+
+/* Values that are updated and then rounded while they are in the second-level cache. */
+#define ROUNDED_TOGETHER 16384
+
+static void update_rows(const cop_update *update, const step_scalars *step, row_range *range) {
+    const cop_parameter *p = range->parameter;
+    for (int i = 0; i < update->tree->count; i++) range->gradients[i] = gradient_of(update, i, p);
+    if (!update->w_sent) {
+        update_some(update, step, range);
+        return;
+    }
+    const int end = range->end,
+              together = p->cols < ROUNDED_TOGETHER ? ROUNDED_TOGETHER / p->cols : 1;
+    for (; range->begin < end; range->begin = range->end) {
+        range->end = end - range->begin < together ? end : range->begin + together;
+        update_some(update, step, range);
+        const int64_t at = p->offset + (int64_t)range->begin * p->cols;
+        update->kernels->round_bf16(update->w_out + at, update->w_sent + at,
+                                    (size_t)(range->end - range->begin) * (size_t)p->cols);
+    }
 }
 
 /* ---- scalars of a step ---- */

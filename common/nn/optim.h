@@ -81,7 +81,8 @@ typedef struct cop_update {
     const float *const *gradients; /* (tree->count) gradient sums, each over a block of shards */
     const cop_tree *tree;          /* the order in which the gradient sums are added */
     const float *w_in;
-    float *w_out; /* may equal w_in */
+    float *w_out;     /* may equal w_in */
+    uint16_t *w_sent; /* receives w_out, rounded to bf16, without the gaps; NULL: not needed */
     float *states[COP_OPTIMIZER_STATES_MAX];
     float *states_out[COP_OPTIMIZER_STATES_MAX]; /* receive the new states; NULL: update in place */
     atomic_int *finite; /* is set to 0 if a mean gradient is not finite; NULL: do not check */

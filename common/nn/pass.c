@@ -283,6 +283,7 @@ void cop_pass_train(cop_pass *pass, const float *weights, const cop_shard_work *
     c.sparse = pass->numerics == COP_NUMERICS_PORTABLE;
     c.segments = pass->segments;
     c.segment_count = work->shard_count;
+    c.round_nodes = work->round_nodes;
     c.step = work->step;
     c.masks = pass->masks;
     c.gradients = gradients;

@@ -403,8 +403,8 @@ static void bias_gradient(const cop_layer *layer, const cop_layer_context *c, co
             }
         sums = w->dz;
     }
-    c->kernels->row_sums(sums, layer->spec.units, c->ld, c->segments, c->segment_count,
-                         c->gradients + c->parameters[layer->parameter_first + 1].offset);
+    cop_layer_row_sums(c, sums, layer->spec.units,
+                       c->gradients + c->parameters[layer->parameter_first + 1].offset);
 }
 
 static void dropconnect_backward(const cop_layer *layer, const cop_layer_context *c,
@@ -419,6 +419,7 @@ static void dropconnect_backward(const cop_layer *layer, const cop_layer_context
     product.dy = w.dz;
     product.segments = c->segments;
     product.segment_count = c->segment_count;
+    product.round_nodes = c->round_nodes;
     product.dw = c->gradients + c->parameters[layer->parameter_first].offset;
     c->kernels->dropconnect_backward_weights(&product);
     if (t->dx) {

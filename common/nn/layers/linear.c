@@ -109,11 +109,10 @@ static void linear_backward(const cop_layer *layer, const cop_layer_context *c,
         .ldc = in,
         .segments = c->segments,
         .segment_count = c->segment_count,
+        .round_nodes = c->round_nodes,
     };
     cop_layer_product(c, &weight);
-    if (layer->spec.bias)
-        c->kernels->row_sums(t->dy, units, c->ld, c->segments, c->segment_count,
-                             c->gradients + parameters[1].offset);
+    if (layer->spec.bias) cop_layer_row_sums(c, t->dy, units, c->gradients + parameters[1].offset);
     if (!t->dx) return;
     cop_layer_phase(layer, c, COP_PHASE_BACKWARD);
     const cop_gemm down = {

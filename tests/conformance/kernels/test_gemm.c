@@ -59,11 +59,30 @@ static float element_of_range(const cop_gemm *g, int i, int j, int from, int to)
     return total;
 }
 
+static uint32_t bits(float x) {
+    uint32_t u;
+    memcpy(&u, &x, 4);
+    return u;
+}
+
+/* The value of a node of the tree, by the definition of cop_gemm.round_nodes: among the two bf16
+ * around x, the nearer one, of equally near ones the even one. Both come from cutting bits off. */
+static float node_value(const cop_gemm *g, float x) {
+    if (!g->round_nodes) return x;
+    const uint32_t below = bits(x) & 0xffff0000u, above = below + 0x10000u;
+    float low, high;
+    memcpy(&low, &below, 4);
+    memcpy(&high, &above, 4);
+    const double down = fabs((double)x - (double)low), up = fabs((double)high - (double)x);
+    const bool even = !(below >> 16 & 1);
+    return (down < up || (down == up && even) ? low : high) + 0.0f;
+}
+
 /* The summation tree by the definition of D5: node [from, to) splits at `from` plus the largest
  * power of two below its size. */
 static bool element_of_node(const cop_gemm *g, int i, int j, int from, int to, float *out) {
     if (to - from == 1) {
-        *out = element_of_range(g, i, j, g->segments[from], g->segments[to]);
+        *out = node_value(g, element_of_range(g, i, j, g->segments[from], g->segments[to]));
         return g->segments[from] < g->segments[to];
     }
     int half = 1;
@@ -71,7 +90,7 @@ static bool element_of_node(const cop_gemm *g, int i, int j, int from, int to, f
     float left, right;
     const bool has_left = element_of_node(g, i, j, from, from + half, &left);
     const bool has_right = element_of_node(g, i, j, from + half, to, &right);
-    *out = has_left && has_right ? left + right : has_left ? left : right;
+    *out = has_left && has_right ? node_value(g, left + right) : has_left ? left : right;
     return has_left || has_right;
 }
 
@@ -82,12 +101,6 @@ static float element(const cop_gemm *g, int i, int j) {
     else if (!element_of_node(g, i, j, 0, g->segment_count, &sum))
         sum = 0.0f;
     return g->bias ? sum + g->bias[i] : sum;
-}
-
-static uint32_t bits(float x) {
-    uint32_t u;
-    memcpy(&u, &x, 4);
-    return u;
 }
 
 static void assert_same(float got, float expected, const cop_gemm *g, int i, int j,
@@ -286,12 +299,13 @@ static void segments_check(const cop_kernels *kernels) {
         int *segments = cop_alloc_array((size_t)count + 1, sizeof(int));
         float *a = values((size_t)m * (size_t)k, 21), *b = values((size_t)n * (size_t)k, 22);
         float *c = values((size_t)m * (size_t)n, 23), *bias = values((size_t)m, 24);
-        for (int t = 0; t < 4; t++) {
+        for (int t = 0; t < 8; t++) {
             random_segments(k, count, &random, segments);
-            cop_gemm g = transposed(t, a, t & 1 ? m : k, b, t & 2 ? k : n);
+            cop_gemm g = transposed(t & 3, a, t & 1 ? m : k, b, t & 2 ? k : n);
             g.m = m, g.n = n, g.k = k, g.c = c, g.ldc = n, g.segments = segments,
             g.segment_count = count;
-            g.bias = t == 1 ? bias : NULL;
+            g.bias = (t & 3) == 1 ? bias : NULL;
+            g.round_nodes = t >= 4;
             kernels->gemm(&g, workspace);
             for (int i = 0; i < m; i++)
                 for (int j = 0; j < n; j++)

@@ -450,7 +450,8 @@ static cop_gemm left_product(const left_case *s, float *a, const float *b, const
                       .b_col = s->by_rows ? 1 : s->k,
                       .ldc = s->n,
                       .segments = offsets,
-                      .segment_count = s->segments};
+                      .segment_count = s->segments,
+                      .round_nodes = s->m % 3 == 0};
 }
 
 /* Compares gemm_sparse with gemm. Returns whether gemm_sparse computed the product. */

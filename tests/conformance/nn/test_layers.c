@@ -250,6 +250,59 @@ static void test_every_instruction_set_gives_the_same_bits(void **state) {
     cop_free(expected);
 }
 
+/* With `wire: bf16`: the gradients of the shards and their sums are rounded. The shards have 3, 0,
+ * 4 and 2 columns; `which` of them keeps its gradient of the output, which is 0 elsewhere (-1:
+ * all). */
+static void shard_gradients(const layer_case *row, const cop_kernels *kernels, int which,
+                            float *out) {
+    static const int segments[] = {0, 3, 3, 7, COLUMNS};
+    one_layer one;
+    open_case(&one, row, kernels, COLUMNS);
+    one.context.segments = segments;
+    one.context.segment_count = 4;
+    one.context.round_nodes = which < 0;
+    float *x = one_layer_tensor(&one, &one.layer.in), *dx = one_layer_tensor(&one, &one.layer.in);
+    float *y = one_layer_tensor(&one, &one.layer.out), *r = one_layer_tensor(&one, &one.layer.out);
+    fill_input(&one, x);
+    fill_direction(&one, r);
+    one.layer.ops->forward(&one.layer, &one.context, x, y);
+    for (int64_t u = 0; u < cop_shape_size(&one.layer.out); u++)
+        for (int c = 0; c < COLUMNS && which >= 0; c++)
+            if (c < segments[which] || c >= segments[which + 1]) r[u * one.context.ld + c] = 0;
+    one.layer.ops->backward(&one.layer, &one.context, &(cop_layer_tensors){x, y, r, dx});
+    memcpy(out, one.gradients, (size_t)one.floats * sizeof(float));
+    cop_free(x), cop_free(dx), cop_free(y), cop_free(r);
+    one_layer_close(&one);
+}
+
+static float node_value(float x) {
+    return cop_bf16_round(x) + 0.0f;
+}
+
+static void test_nodes_of_the_tree_are_rounded(void **state) {
+    const layer_case *row = *state;
+    one_layer one;
+    open_case(&one, row, best_kernels(), COLUMNS);
+    const size_t floats = (size_t)one.floats;
+    one_layer_close(&one);
+    float *leaf[4], *found = cop_alloc((floats + 1) * sizeof *found);
+    for (int i = 0; i < 4; i++) {
+        leaf[i] = cop_alloc((floats + 1) * sizeof *found);
+        shard_gradients(row, best_kernels(), i, leaf[i]);
+    }
+    for (size_t i = 0; i < floats; i++)
+        leaf[0][i] = node_value(node_value(leaf[0][i]) +
+                                node_value(node_value(leaf[2][i]) + node_value(leaf[3][i])));
+    for (const char *const *name = cop_kernels_names(); *name; name++) {
+        if (!cop_kernels_find(*name)) continue;
+        shard_gradients(row, cop_kernels_find(*name), -1, found);
+        if (memcmp(found, leaf[0], floats * sizeof *found) != 0)
+            fail_msg("%s does not round as the definition says", *name);
+    }
+    for (int i = 0; i < 4; i++) cop_free(leaf[i]);
+    cop_free(found);
+}
+
 static void forward_columns(const layer_case *row, int columns, int take, float *out) {
     one_layer one;
     open_case(&one, row, best_kernels(), columns);
@@ -329,6 +382,7 @@ int main(void) {
         {"same_bits_on_every_instruction_set", test_every_instruction_set_gives_the_same_bits},
         {"sample_independent_of_neighbours", test_sample_does_not_depend_on_its_neighbours},
         {"in_place_same_bits", test_in_place_gives_the_same_bits},
+        {"nodes_are_rounded", test_nodes_of_the_tree_are_rounded},
     };
     enum { CHECKS = sizeof checks / sizeof checks[0] };
     static struct CMUnitTest tests[CASES * CHECKS + 1];

@@ -160,17 +160,20 @@ static float naive_row_sum(const float *x, int count) {
     return lanes_tree(s);
 }
 
-static bool naive_node_sum(const float *x, const int *segments, int from, int to, float *out) {
+static bool naive_node_sum(const float *x, const int *segments, int from, int to, bool rounded,
+                           float *out) {
     if (to - from == 1) {
         *out = naive_row_sum(x + segments[from], segments[to] - segments[from]);
+        if (rounded) *out = cop_bf16_round(*out) + 0.0f;
         return segments[from] < segments[to];
     }
     int half = 1;
     while (half * 2 < to - from) half *= 2;
     float l, r;
-    const bool has_l = naive_node_sum(x, segments, from, from + half, &l);
-    const bool has_r = naive_node_sum(x, segments, from + half, to, &r);
+    const bool has_l = naive_node_sum(x, segments, from, from + half, rounded, &l);
+    const bool has_r = naive_node_sum(x, segments, from + half, to, rounded, &r);
     *out = has_l && has_r ? l + r : has_l ? l : r;
+    if (rounded) *out = cop_bf16_round(*out) + 0.0f;
     return has_l || has_r;
 }
 
@@ -184,17 +187,81 @@ static void test_row_sums_use_16_lanes_and_a_tree(void **state) {
     fill(x, ROWS * LD, 6);
     for (int i = 0; i < LD; i++) x[LD + i] = -0.0f;
     FOR_EACH_ISA(kernels) {
-        for (int t = 0; t < 4; t++) {
+        for (int t = 0; t < 8; t++) {
+            const bool rounded = t >= 4;
+            const int *segments = cuts[t & 3], count = counts[t & 3];
             float out[ROWS], expected[ROWS];
-            kernels->row_sums(x, ROWS, LD, cuts[t], counts[t], out);
+            (rounded ? kernels->row_sums_rounded : kernels->row_sums)(x, ROWS, LD, segments, count,
+                                                                      out);
             for (int r = 0; r < ROWS; r++)
-                assert_true(naive_node_sum(x + r * LD, cuts[t], 0, counts[t], &expected[r]));
+                assert_true(naive_node_sum(x + r * LD, segments, 0, count, rounded, &expected[r]));
             assert_same(out, expected, ROWS, kernels->name);
         }
         const int empty[3] = {0, 0, 0};
         float out[ROWS];
         kernels->row_sums(x, ROWS, LD, empty, 2, out);
         for (int r = 0; r < ROWS; r++) assert_true(out[r] == 0.0f);
+    }
+}
+
+/* Random bit patterns, among them all kinds of values, and ties. */
+static float any_float(uint32_t *random) {
+    *random = *random * 1664525u + 1013904223u;
+    uint32_t bits = *random ^ *random >> 16;
+    if (*random >> 30 == 0) bits = (bits & 0xffff0000u) | 0x8000u; /* half way between two bf16 */
+    if (*random >> 27 == 9) bits &= 0x807fffffu;                   /* subnormal */
+    if (*random >> 27 == 10) bits |= 0x7f800000u;                  /* infinite or NaN */
+    float x;
+    memcpy(&x, &bits, sizeof x);
+    return x;
+}
+
+/* base/bf16.h against the definition: of the two bf16 around x the nearer one, and of equally near
+ * ones the even one. In f64 every step of bf16 is exact, also that above the largest one. */
+static void test_bf16_is_the_nearest(void **state) {
+    (void)state;
+    uint32_t random = 12;
+    for (int i = 0; i < 200000; i++) {
+        const float x = any_float(&random);
+        const uint16_t half = cop_bf16_of(x);
+        const float got = cop_bf16_float(half);
+        if (isnan(x)) {
+            assert_int_equal(half, 0x7fc0);
+            continue;
+        }
+        assert_int_equal(signbit(x) != 0, signbit(got) != 0);
+        if (isinf(x)) {
+            assert_true(got == x);
+            continue;
+        }
+        int exponent;
+        frexp((double)x, &exponent);
+        const double step = ldexp(1, (exponent < -125 ? -125 : exponent) - 8);
+        const double error =
+            fabs((isinf(got) ? copysign(0x1p128, (double)x) : (double)got) - (double)x);
+        assert_true(error <= step / 2 && (error < step / 2 || !(half & 1)));
+    }
+}
+
+static void test_bf16_on_every_instruction_set(void **state) {
+    (void)state;
+    enum { COUNT = 1000 };
+    static float x[COUNT], wide[COUNT + 1];
+    static uint16_t half[COUNT + 1];
+    uint32_t random = 13;
+    FOR_EACH_ISA(kernels) {
+        for (size_t count = 0; count <= COUNT; count = count < 40 ? count + 1 : count + 480) {
+            for (size_t i = 0; i < count; i++) x[i] = any_float(&random);
+            half[count] = 7, wide[count] = 7;
+            kernels->round_bf16(x, half, count);
+            kernels->widen_bf16(half, wide, count);
+            for (size_t i = 0; i < count; i++) {
+                assert_int_equal(half[i], cop_bf16_of(x[i]));
+                const float expected = cop_bf16_float(half[i]);
+                assert_memory_equal(&wide[i], &expected, sizeof expected);
+            }
+            assert_true(half[count] == 7 && wide[count] == 7);
+        }
     }
 }
 
@@ -536,6 +603,8 @@ int main(void) {
         cmocka_unit_test(test_relu_backward_passes_gradients_of_positive_outputs),
         cmocka_unit_test(test_scale_multiplies),
         cmocka_unit_test(test_row_sums_use_16_lanes_and_a_tree),
+        cmocka_unit_test(test_bf16_is_the_nearest),
+        cmocka_unit_test(test_bf16_on_every_instruction_set),
         cmocka_unit_test(test_all_finite_checks_every_position),
         cmocka_unit_test(test_sum_squares_in_16_lanes_of_f64),
         cmocka_unit_test(test_cross_entropy_follows_its_definition),

@@ -169,7 +169,8 @@ static void test_tree_sum_runs_the_program_on_every_instruction_set(void **state
         for (size_t c = 0; kernels && c < sizeof counts / sizeof counts[0]; c++) {
             int16_t ops[2 * INPUTS];
             const int leaves = (int)c + 5;
-            const cop_tree tree = {leaves, cop_tree_build(leaves, NULL, ops), ops};
+            const cop_tree tree = {
+                .count = leaves, .op_count = cop_tree_build(leaves, NULL, ops), .ops = ops};
             out[counts[c]] = 42.0f;
             kernels->tree_sum(inputs, &tree, out, (size_t)counts[c]);
             for (int j = 0; j < counts[c]; j++) {
@@ -188,10 +189,57 @@ static void test_tree_sum_runs_the_program_on_every_instruction_set(void **state
     }
 }
 
+/* With round_nodes each sum is rounded. Inputs that are bf16 give the same as their values in f32.
+ */
+static void test_tree_sum_rounds_its_nodes(void **state) {
+    (void)state;
+    enum { INPUTS = 7, COUNT = 1100 };
+    static float values[INPUTS][COUNT], out[COUNT], narrow_out[COUNT];
+    static uint16_t narrow[INPUTS][COUNT];
+    const float *inputs[INPUTS], *narrow_inputs[INPUTS];
+    uint32_t random = 8;
+    for (int i = 0; i < INPUTS; i++) {
+        inputs[i] = values[i];
+        narrow_inputs[i] = (const void *)narrow[i];
+        for (int j = 0; j < COUNT; j++) {
+            random = random * 1664525u + 1013904223u;
+            narrow[i][j] = cop_bf16_of((float)(int32_t)random * 0x1p-31f);
+            values[i][j] = cop_bf16_float(narrow[i][j]);
+        }
+    }
+    int16_t ops[2 * INPUTS];
+    cop_tree tree = {.count = INPUTS,
+                     .op_count = cop_tree_build(INPUTS, NULL, ops),
+                     .ops = ops,
+                     .round_nodes = true};
+    for (const char *const *name = cop_kernels_names(); *name; name++) {
+        const cop_kernels *kernels = cop_kernels_find(*name);
+        if (!kernels) continue;
+        tree.bf16_inputs = false;
+        kernels->tree_sum(inputs, &tree, out, COUNT);
+        tree.bf16_inputs = true;
+        kernels->tree_sum(narrow_inputs, &tree, narrow_out, COUNT);
+        assert_memory_equal(narrow_out, out, sizeof out);
+        for (int j = 0; j < COUNT; j++) {
+            float stack[8];
+            int depth = 0;
+            for (int i = 0; i < tree.op_count; i++) {
+                if (ops[i] >= 0) {
+                    stack[depth++] = values[ops[i]][j];
+                    continue;
+                }
+                depth--;
+                stack[depth - 1] = cop_bf16_round(stack[depth - 1] + stack[depth]) + 0.0f;
+            }
+            assert_memory_equal(&out[j], &stack[0], 4);
+        }
+    }
+}
+
 static void test_tree_sum_of_one_input_copies_it(void **state) {
     (void)state;
     const int16_t ops[1] = {0};
-    const cop_tree tree = {1, 1, ops};
+    const cop_tree tree = {.count = 1, .op_count = 1, .ops = ops};
     const float in[5] = {1, 2, -0.0f, 4, 5}, *inputs[1] = {in};
     float out[5];
     cop_kernels_find("baseline")->tree_sum(inputs, &tree, out, 5);
@@ -205,6 +253,7 @@ int main(void) {
         cmocka_unit_test(test_blocks_that_are_nodes_give_the_same_tree),
         cmocka_unit_test(test_is_node_knows_exactly_the_nodes),
         cmocka_unit_test(test_tree_sum_runs_the_program_on_every_instruction_set),
+        cmocka_unit_test(test_tree_sum_rounds_its_nodes),
         cmocka_unit_test(test_tree_sum_of_one_input_copies_it),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -201,6 +201,49 @@ static void test_update_in_any_number_of_parts_gives_the_same_bits(void **state)
     bench_close(expected);
 }
 
+/* An update that reads bf16 gradients and also writes rounded weights gives the same weights as one
+ * that reads the same gradients in f32. */
+static void test_update_from_bf16_gradients(void **state) {
+    (void)state;
+    static const int16_t ops[] = {0, 1, -1, 2, -1};
+    static uint16_t narrow[BLOCKS][FLOATS_MAX], sent[FLOATS_MAX];
+    cop_optimizer_spec spec = sgd();
+    spec.momentum = 0.9;
+    bench *found = bench_open(1.4), *expected = bench_open(1.4);
+    fill_gradients(expected, 1);
+    for (int k = 0; k < BLOCKS; k++)
+        for (int i = 0; i < FLOATS_MAX; i++) {
+            narrow[k][i] = cop_bf16_of(expected->gradients[k][i]);
+            expected->gradients[k][i] = cop_bf16_float(narrow[k][i]);
+        }
+    for (int bf16 = 0; bf16 < 2; bf16++) {
+        bench *b = bf16 ? found : expected;
+        const float *gradients[BLOCKS];
+        for (int k = 0; k < BLOCKS; k++)
+            gradients[k] = bf16 ? (const void *)narrow[k] : expected->gradients[k];
+        const cop_tree tree = {
+            .count = BLOCKS, .op_count = 5, .ops = ops, .round_nodes = true, .bf16_inputs = bf16};
+        const cop_update update = {.model = b->model,
+                                   .kernels = best_kernels(),
+                                   .spec = &spec,
+                                   .step = 1,
+                                   .batch = 24,
+                                   .gradients = gradients,
+                                   .tree = &tree,
+                                   .w_in = b->w,
+                                   .w_out = b->w,
+                                   .w_sent = bf16 ? sent : NULL,
+                                   .states = {b->velocity}};
+        for (int part = 0; part < 3; part++) cop_update_run(&update, part, 3);
+    }
+    assert_memory_equal(found->w, expected->w, sizeof found->w);
+    assert_memory_equal(found->velocity, expected->velocity, sizeof found->velocity);
+    for (int64_t i = 0; i < cop_model_floats(found->model); i++)
+        assert_int_equal(sent[i], cop_bf16_of(found->w[i]));
+    bench_close(found);
+    bench_close(expected);
+}
+
 static void test_updates_have_the_same_bits_on_every_instruction_set(void **state) {
     (void)state;
     static const int16_t ops[] = {0};
@@ -241,6 +284,7 @@ int main(void) {
         cmocka_unit_test(test_momentum_ramp_may_start_at_zero),
         cmocka_unit_test(test_max_norm_shrinks_only_long_rows_of_its_layer),
         cmocka_unit_test(test_update_in_any_number_of_parts_gives_the_same_bits),
+        cmocka_unit_test(test_update_from_bf16_gradients),
         cmocka_unit_test(test_updates_have_the_same_bits_on_every_instruction_set),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
