@@ -32,14 +32,16 @@ typedef struct kept_job {
     uint64_t version; /* version of the weights plus 1; 0: no weights */
     uint64_t used;    /* worker_compute.clock at the last use */
     uint64_t spec_hash;
-    cop_job *job; /* NULL: this slot is empty */
-    cop_buffer *weights;
+    cop_job *job;        /* NULL: this slot is empty */
+    cop_buffer *weights; /* f32 */
+    cop_values received; /* the type in which they were received */
     /* [threads]; each element is created when a lease first needs it */
     cop_pass **train;
     cop_pass **evaluate;
     cop_members **members;
-    int train_columns; /* maximum samples of a training pass */
-    cop_buffer_pool *gradients;
+    int train_columns;        /* maximum samples of a training pass */
+    cop_buffer_pool *floats;  /* of gradients, and of weights that were received as bf16 */
+    cop_buffer_pool *results; /* of gradients as they are sent */
 } kept_job;
 
 /* The part of a lease that one thread computes: rows [row, row + rows) of the lease's samples.
@@ -72,7 +74,10 @@ struct worker_compute {
     cop_tree tree;
     int16_t *tree_ops;
     const float **tree_inputs;
-    float *tree_out;
+    void *tree_out;           /* f32, or bf16 if the job has `wire: bf16` */
+    const uint16_t *received; /* weights that are being widened to f32 */
+    float *widened;
+    size_t widened_count;
     double *losses;
     float *logits; /* [members][outputs][samples] of an ensemble lease */
     /* The fields below run items in parallel. */
@@ -144,7 +149,8 @@ static void drop_job(worker_compute *c, kept_job *k) {
     cop_free(k->evaluate);
     cop_free(k->members);
     cop_buffer_release(k->weights);
-    cop_buffer_pool_destroy(k->gradients);
+    cop_buffer_pool_destroy(k->floats);
+    cop_buffer_pool_destroy(k->results);
     if (k->job) cop_job_release(k->job);
     *k = (kept_job){0};
 }
@@ -176,12 +182,14 @@ void worker_compute_set_room(worker_compute *c, cop_buffer *room) {
     cop_buffer_release(old);
 }
 
-void worker_compute_held(const worker_compute *c, uint64_t *job, uint64_t *version) {
-    *job = *version = 0;
+void worker_compute_held(const worker_compute *c, cop_pull *pull) {
+    pull->have_job = pull->have_version = 0;
+    pull->have_values = COP_VALUES_F32;
     for (int i = 0; i < JOBS_KEPT; i++) {
         if (!c->newest || c->jobs[i].id != c->newest) continue;
-        *job = c->newest;
-        *version = c->jobs[i].version;
+        pull->have_job = c->newest;
+        pull->have_version = c->jobs[i].version;
+        pull->have_values = c->jobs[i].received;
     }
 }
 
@@ -205,10 +213,11 @@ static cop_err make_job(worker_compute *c, kept_job *k, const cop_buffer *spec, 
     k->train = cop_alloc_array((size_t)c->threads, sizeof(cop_pass *));
     k->evaluate = cop_alloc_array((size_t)c->threads, sizeof(cop_pass *));
     k->members = cop_alloc_array((size_t)c->threads, sizeof(cop_members *));
-    k->gradients = cop_buffer_pool_create((size_t)cop_model_floats(k->job->model) * sizeof(float));
+    k->floats = cop_buffer_pool_create((size_t)cop_model_floats(k->job->model) * sizeof(float));
+    k->results = cop_buffer_pool_create(cop_job_sent_bytes(k->job));
     k->train_columns = train_columns(k->job, c->threads);
     k->spec_hash = cop_hash_xxh3(spec->data, spec->size);
-    if (k->train && k->evaluate && k->members && k->gradients) return COP_OK;
+    if (k->train && k->evaluate && k->members && k->floats && k->results) return COP_OK;
     drop_job(c, k);
     return cop_fail(error, COP_ERR_NO_MEMORY, "out of memory for the job");
 }
@@ -244,22 +253,64 @@ static cop_err find_job(worker_compute *c, const cop_message *lease, kept_job **
     return COP_OK;
 }
 
+#define SUM_CHUNK 65536 /* values of one item of a parallel loop over weights or gradients */
+
+static size_t chunk_count(size_t values) {
+    return (values + SUM_CHUNK - 1) / SUM_CHUNK;
+}
+
+static void widen_item(worker_compute *c, int thread, int item) {
+    const size_t begin = (size_t)item * SUM_CHUNK, rest = c->widened_count - begin;
+    (void)thread;
+    c->kernels->widen_bf16(c->received + begin, c->widened + begin,
+                           rest < SUM_CHUNK ? rest : SUM_CHUNK);
+}
+
+/* Returns the received weights as f32, with one reference. NULL: out of memory. */
+static cop_buffer *widen_weights(worker_compute *c, kept_job *k, cop_buffer *received,
+                                 cop_values values) {
+    if (values == COP_VALUES_F32) return cop_buffer_hold(received);
+    cop_buffer *wide = cop_buffer_pool_take(k->floats);
+    if (!wide) return NULL;
+    c->received = received->data;
+    c->widened = wide->data;
+    c->widened_count = (size_t)cop_model_floats(k->job->model);
+    run_all(c, (int)chunk_count(c->widened_count), widen_item);
+    return wide;
+}
+
+/* Checks that the weights of the lease have the type of its kind: training computes with weights
+ * that are rounded if the job has `wire: bf16`, evaluations never. */
+static cop_err check_values(const kept_job *k, const cop_lease *l, cop_error *error) {
+    const bool bf16 = k->job->bf16 && l->kind == COP_LEASE_TRAIN;
+    if (l->weights_values == (bf16 ? COP_VALUES_BF16 : COP_VALUES_F32)) return COP_OK;
+    return cop_fail(error, COP_ERR_PROTOCOL, "the weights are %s: expected %s",
+                    bf16 ? "f32" : "bf16", bf16 ? "bf16" : "f32");
+}
+
 /* Keeps the weights that the lease contains. If it contains none, checks that the kept weights have
- * the lease's version. */
-static cop_err take_weights(kept_job *k, cop_message *lease, cop_error *error) {
-    if (lease->part[COP_PART_WEIGHTS]) {
-        size_t expected = (size_t)cop_model_floats(k->job->model) * sizeof(float);
-        if (lease->part[COP_PART_WEIGHTS]->size != expected)
+ * the lease's version and type. */
+static cop_err take_weights(worker_compute *c, kept_job *k, const cop_message *lease,
+                            cop_error *error) {
+    const cop_lease *l = &lease->lease;
+    cop_buffer *received = lease->part[COP_PART_WEIGHTS];
+    COP_TRY(check_values(k, l, error));
+    if (received) {
+        const size_t expected =
+            (size_t)cop_model_floats(k->job->model) * cop_values_size(l->weights_values);
+        if (received->size != expected)
             return cop_fail(error, COP_ERR_PROTOCOL, "the weights have %zu bytes: expected %zu",
-                            lease->part[COP_PART_WEIGHTS]->size, expected);
+                            received->size, expected);
         cop_buffer_release(k->weights);
-        k->weights = cop_buffer_hold(lease->part[COP_PART_WEIGHTS]);
-        k->version = lease->lease.version + 1;
+        k->weights = widen_weights(c, k, received, l->weights_values);
+        k->version = k->weights ? l->version + 1 : 0;
+        k->received = l->weights_values;
+        if (!k->weights) return cop_fail(error, COP_ERR_NO_MEMORY, "out of memory for the weights");
     }
-    if (!k->weights || k->version != lease->lease.version + 1)
+    if (!k->weights || k->version != l->version + 1 || k->received != l->weights_values)
         return cop_fail(error, COP_ERR_PROTOCOL,
                         "the lease has no weights, and this worker does not have version %llu",
-                        (unsigned long long)lease->lease.version);
+                        (unsigned long long)l->version);
     return COP_OK;
 }
 
@@ -327,7 +378,17 @@ static void train_piece(worker_compute *c, int thread, int item) {
     cop_lane_end_step(lane, thread ? COP_PHASE_IDLE : COP_PHASE_WAIT);
 }
 
-#define SUM_CHUNK 65536 /* floats of one item of a parallel sum */
+/* Computes values [begin, begin + count) of the sum, rounded to bf16. */
+static void sum_rounded(worker_compute *c, size_t begin, size_t count) {
+    float sum[1024];
+    const float *inputs[PIECES_MAX];
+    for (const size_t end = begin + count; begin < end; begin += count) {
+        count = end - begin < 1024 ? end - begin : 1024;
+        for (int i = 0; i < c->tree.count; i++) inputs[i] = c->tree_inputs[i] + begin;
+        c->kernels->tree_sum(inputs, &c->tree, sum, count);
+        c->kernels->round_bf16(sum, (uint16_t *)c->tree_out + begin, count);
+    }
+}
 
 static void sum_item(worker_compute *c, int thread, int item) {
     size_t floats = (size_t)cop_model_floats(c->job->job->model), begin = (size_t)item * SUM_CHUNK;
@@ -335,7 +396,10 @@ static void sum_item(worker_compute *c, int thread, int item) {
     const float *inputs[PIECES_MAX];
     for (int i = 0; i < c->tree.count; i++) inputs[i] = c->tree_inputs[i] + begin;
     cop_lane_enter(c->lanes[thread], COP_PHASE_SUM, COP_NO_LAYER);
-    c->kernels->tree_sum(inputs, &c->tree, c->tree_out + begin, count);
+    if (c->job->job->bf16)
+        sum_rounded(c, begin, count);
+    else
+        c->kernels->tree_sum(inputs, &c->tree, (float *)c->tree_out + begin, count);
     cop_lane_enter(c->lanes[thread], thread ? COP_PHASE_IDLE : COP_PHASE_WAIT, COP_NO_LAYER);
 }
 
@@ -354,31 +418,35 @@ static int build_tree(worker_compute *c, cop_result *result) {
     }
     int op_count = cop_tree_build(c->piece_count, exists, c->tree_ops);
     COP_ASSERT(op_count >= 0 && op_count <= 2 * PIECES_MAX);
-    c->tree = (cop_tree){.count = c->piece_count, .op_count = op_count, .ops = c->tree_ops};
+    c->tree = (cop_tree){.count = c->piece_count,
+                         .op_count = op_count,
+                         .ops = c->tree_ops,
+                         .round_nodes = c->job->job->bf16};
     result->loss = cop_loss_combine(&c->tree, c->losses);
     return present;
 }
 
 /* Takes a buffer for the gradient of the lease. NULL: out of memory. */
 static cop_buffer *take_result(worker_compute *c, kept_job *k) {
-    const size_t size = (size_t)cop_model_floats(k->job->model) * sizeof(float);
-    if (c->room && c->room->size == size) return cop_buffer_hold(c->room);
-    return cop_buffer_pool_take(k->gradients);
+    if (c->room && c->room->size == cop_job_sent_bytes(k->job)) return cop_buffer_hold(c->room);
+    return cop_buffer_pool_take(k->results);
 }
 
-/* Adds up the gradients of the pieces. Returns the gradient of the lease, of which the caller owns
- * one reference. Pieces without samples are the last ones. NULL: out of memory. */
+/* Adds up the gradients of the pieces, and rounds the sum if the job does. Returns the gradient of
+ * the lease, of which the caller owns one reference. Pieces without samples are the last ones.
+ * NULL: out of memory. */
 static cop_buffer *sum_pieces(worker_compute *c, cop_result *result) {
     int present = build_tree(c, result);
     COP_ASSERT(present >= 1 && c->pieces[0].gradient);
-    if (present == 1) return cop_buffer_hold(c->pieces[0].gradient);
+    if (present == 1 && !c->job->job->bf16) return cop_buffer_hold(c->pieces[0].gradient);
     cop_buffer *sum = take_result(c, c->job);
     if (!sum) return NULL;
     c->tree_out = sum->data;
-    for (int i = 0; i < c->piece_count; i++) /* the tree never reads a piece without samples */
-        c->tree_inputs[i] = c->pieces[i].gradient ? c->pieces[i].gradient->data : sum->data;
-    size_t floats = (size_t)cop_model_floats(c->job->job->model);
-    run_all(c, (int)((floats + SUM_CHUNK - 1) / SUM_CHUNK), sum_item);
+    for (int i = 0; i < c->piece_count; i++) { /* the tree never reads a piece without samples */
+        const cop_buffer *gradient = c->pieces[c->pieces[i].gradient ? i : 0].gradient;
+        c->tree_inputs[i] = gradient->data;
+    }
+    run_all(c, (int)chunk_count((size_t)cop_model_floats(c->job->job->model)), sum_item);
     return sum;
 }
 
@@ -430,9 +498,9 @@ static cop_err train(worker_compute *c, const cop_message *lease, cop_result *re
     COP_TRY(make_passes(c, k, true, error));
     plan_pieces(c, k, l);
     int work = 0; /* number of pieces with samples; pieces without samples are the last ones */
-    const bool one = c->piece_count == 1 || !c->pieces[1].rows;
+    const bool one = !k->job->bf16 && (c->piece_count == 1 || !c->pieces[1].rows);
     for (; work < c->piece_count && c->pieces[work].rows; work++) {
-        c->pieces[work].gradient = one ? take_result(c, k) : cop_buffer_pool_take(k->gradients);
+        c->pieces[work].gradient = one ? take_result(c, k) : cop_buffer_pool_take(k->floats);
         if (c->pieces[work].gradient) continue;
         release_gradients(c);
         return cop_fail(error, COP_ERR_NO_MEMORY, "out of memory for a gradient");
@@ -441,6 +509,7 @@ static cop_err train(worker_compute *c, const cop_message *lease, cop_result *re
     run_all(c, work, train_piece);
     for (int i = 0; i < work; i++) result->correct += (uint64_t)c->pieces[i].result.correct;
     result->samples = rows;
+    result->values = k->job->bf16 ? COP_VALUES_BF16 : COP_VALUES_F32;
     *gradient = sum_pieces(c, result);
     release_gradients(c);
     return *gradient ? COP_OK : cop_fail(error, COP_ERR_NO_MEMORY, "out of memory for a gradient");
@@ -581,7 +650,7 @@ void worker_compute_run(worker_compute *c, cop_message *lease, cop_result *resul
                            .first = l->first,
                            .count = l->count};
     cop_err e = find_job(c, lease, &k, &error);
-    if (!e) e = take_weights(k, lease, &error);
+    if (!e) e = take_weights(c, k, lease, &error);
     if (!e) {
         c->newest = k->id;
         c->job = k;

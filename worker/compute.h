@@ -25,7 +25,7 @@ void worker_compute_destroy(worker_compute *compute);
  * job made from its spec, for later leases that come without them. Fills *result; result->failure
  * has a text if the lease is invalid or memory has run out. The caller owns one reference to
  * *tensor, which depends on the kind of lease:
- * - TRAIN: the gradient, f32 in the layout of the weights
+ * - TRAIN: the gradient in the layout of the weights, of the type result->values
  * - ENSEMBLE: the logits, f32 [members][outputs][samples]
  * - EVALUATE, and every lease that failed: NULL */
 void worker_compute_run(worker_compute *compute, cop_message *lease, cop_result *result,
@@ -33,12 +33,12 @@ void worker_compute_run(worker_compute *compute, cop_message *lease, cop_result 
 /* Sets the buffer into which the next training leases write their gradient if it has the right
  * size. Holds a reference until the next call; NULL: there is no such buffer. */
 void worker_compute_set_room(worker_compute *compute, cop_buffer *room);
-/* Returns what the worker holds. The next PULL reports it, so that the coordinator does not send it
- * again. *job is the job of the newest lease; 0: none. *version is the version of this job's
- * weights plus 1. It is 0 if there are no weights, or if they are in shared memory, which the
- * coordinator may reuse after the PULL. Leases that failed because their job or weights were
- * missing do not count. */
-void worker_compute_held(const worker_compute *compute, uint64_t *job, uint64_t *version);
+/* Sets what the next PULL reports as held, so that the coordinator does not send it again. have_job
+ * is the job of the newest lease; 0: none. have_version is the version of this job's weights plus
+ * 1. It is 0 if there are no weights, or if they are in shared memory, which the coordinator may
+ * reuse after the PULL. have_values is the type in which they came. Leases that failed because
+ * their job or weights were missing do not count. */
+void worker_compute_held(const worker_compute *compute, cop_pull *pull);
 /* Drops all weights and jobs, because a restarted coordinator may give their numbers to other jobs
  * and weights. No lease may be running. */
 void worker_compute_forget(worker_compute *compute);

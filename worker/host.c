@@ -209,7 +209,7 @@ static void fill_pull(const cop_worker *w, const work_state *s, cop_message *m) 
     *m = (cop_message){.type = COP_MESSAGE_PULL};
     m->pull.worker = w->id;
     m->pull.session = w->session;
-    worker_compute_held(w->compute, &m->pull.have_job, &m->pull.have_version);
+    worker_compute_held(w->compute, &m->pull);
     m->pull.result = s->result;
     m->pull.has_proof = w->share.proven;
     memcpy(m->pull.proof, w->share.proof, sizeof m->pull.proof);

@@ -202,8 +202,9 @@ static cop_err print_plan(const plan *p, cop_error *error) {
     snprintf(steps, sizeof steps, "%llu (%.2f epochs of %llu)", (unsigned long long)job->steps,
              (double)job->steps / (double)job->steps_per_epoch,
              (unsigned long long)job->steps_per_epoch);
-    snprintf(wire, sizeof wire, "%s with %d workers",
-             cop_format_bytes((double)f->wire_bytes_per_step, bytes), p->workers);
+    snprintf(wire, sizeof wire, "%s with %d workers%s",
+             cop_format_bytes((double)f->wire_bytes_per_step, bytes), p->workers,
+             job->bf16 ? ", tensors as bf16" : "");
     snprintf(set, sizeof set, "%s: %u training, %u validation, %u test samples", p->data->name,
              job->train_samples, job->validation_samples, job->test_samples);
     snprintf(values, sizeof values, "%.4g to %.4g; normalize %s: the network sees %.4g to %.4g",

@@ -24,7 +24,8 @@ void cop_block_train(cop_pass *pass, const cop_block *block, const cop_block_sha
                                  .step = (uint32_t)shards->step,
                                  .shard_first = shards->first,
                                  .shard_count = shards->count,
-                                 .shard_sizes = shards->sizes + shards->first};
+                                 .shard_sizes = shards->sizes + shards->first,
+                                 .round_nodes = job->bf16};
     cop_pass_train(pass, block->weights, &work, &samples, gradient, result);
 }
 

@@ -31,8 +31,9 @@ typedef struct cop_block_shards {
     int first, count;
 } cop_block_shards;
 /* Runs the forward and backward pass of the shards, whose samples are the block. Writes the sum of
- * their gradients to `gradient` (cop_model_floats long). The pass must be made for TRAIN and have
- * room for all samples of the block. */
+ * their gradients to `gradient` (cop_model_floats long). For a job with `wire: bf16`,
+ * block->weights must be rounded, and all values of the gradient are. The pass must be made for
+ * TRAIN and have room for all samples of the block. */
 void cop_block_train(cop_pass *pass, const cop_block *block, const cop_block_shards *shards,
                      float *gradient, cop_pass_result *result);
 /* Evaluates the block. first_sample is the index of its first row in the evaluated part of the

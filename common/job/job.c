@@ -37,6 +37,7 @@ static void copy_fields(const Coppice__Job *m, cop_job *job) {
     job->seed = m->seed;
     job->batch = m->train->batch;
     job->shards = m->train->shards;
+    job->bf16 = m->train->wire == COPPICE__WIRE_PRECISION__BF16;
     job->last_keep = m->train->last != COPPICE__TRAIN__LAST__DROP;
     job->steps = p->steps;
     job->steps_per_epoch = p->steps_per_epoch;
@@ -178,17 +179,25 @@ void cop_job_warnings(const cop_job *job, cop_str *out) {
     job_warn_of_layers(job->model, out);
 }
 
+size_t cop_job_sent_bytes(const cop_job *job) {
+    const size_t floats = (size_t)cop_model_floats(job->model);
+    return floats * (job->bf16 ? sizeof(uint16_t) : sizeof(float));
+}
+
 /* ---- plan ---- */
 
 void cop_job_plan(const cop_job *job, int workers, cop_plan_figures *out) {
     COP_ASSERT(workers >= 0);
-    uint64_t flat = (uint64_t)cop_model_floats(job->model) * 4;
+    uint64_t flat = (uint64_t)cop_model_floats(job->model) * 4, sent = cop_job_sent_bytes(job);
     int columns = (int)(job->batch < COLUMNS_MAX ? job->batch : COLUMNS_MAX);
     *out = (cop_plan_figures){.flop_per_sample = cop_model_flop(job->model)};
     out->wire_bytes_per_step =
-        2 * flat * (uint64_t)workers + (uint64_t)job->batch * (job->sample_stride + 4);
+        2 * sent * (uint64_t)workers + (uint64_t)job->batch * (job->sample_stride + 4);
     out->worker_bytes = cop_pass_bytes(job->model, columns, COP_PASS_TRAIN) + 3 * flat;
     /* The coordinator holds two versions of the weights and states, and one gradient per worker. */
     out->coordinator_bytes =
-        flat * (2 * (1 + (uint64_t)cop_optimizer_states(&job->optimizer)) + (uint64_t)workers);
+        flat * 2 * (1 + (uint64_t)cop_optimizer_states(&job->optimizer)) + sent * (uint64_t)workers;
+    if (!job->bf16) return;
+    out->worker_bytes += 2 * sent;      /* what it received, and what it sends */
+    out->coordinator_bytes += 2 * sent; /* both versions of the weights as they are sent */
 }

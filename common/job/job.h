@@ -21,6 +21,7 @@ typedef struct cop_job {
     uint64_t seed;
     uint32_t batch;  /* number of samples in a minibatch */
     uint32_t shards; /* number of shards in a minibatch */
+    bool bf16;       /* train.wire: gradients and weights are rounded to bf16 (portable-1.md) */
     bool last_keep;  /* train on the incomplete minibatch at the end of an epoch */
     uint64_t steps;  /* number of steps in the whole job */
     uint64_t steps_per_epoch;
@@ -204,6 +205,9 @@ cop_err cop_checkpoint_discard_after(const char *folder, uint64_t step, cop_chec
 /* Checks that a job can continue from the content of the run folder. Succeeds also if there is no
  * intact checkpoint. Fails with INPUT as cop_checkpoint_load does. Writes nothing. */
 cop_err cop_checkpoint_check(const cop_job *job, const char *folder, cop_error *error);
+
+/* The bytes of a gradient, or of the weights of a training lease, as they are sent. */
+size_t cop_job_sent_bytes(const cop_job *job);
 
 /* Estimates for `plan`. */
 typedef struct cop_plan_figures {

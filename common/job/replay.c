@@ -20,6 +20,7 @@ struct cop_replay {
     cop_data_view view;
     cop_pass *pass;
     uint64_t step;
+    float *sent; /* the weights that a pass reads, if the job rounds them to bf16; else NULL */
     float *weights, *before, *gradients, *states[COP_OPTIMIZER_STATES_MAX];
     /* The batch of the step after `step`: */
     uint32_t *rows; /* the rows of its samples in the training part */
@@ -41,8 +42,9 @@ static bool allocate(cop_replay *r) {
     r->labels = cop_alloc_array(job->batch, sizeof *r->labels);
     r->sizes = cop_alloc_array(job->shards, sizeof *r->sizes);
     r->samples = cop_alloc_array(job->batch, r->part->stride);
-    bool ok =
-        r->weights && r->before && r->gradients && r->rows && r->labels && r->sizes && r->samples;
+    r->sent = job->bf16 ? cop_alloc_array(floats, sizeof(float)) : NULL;
+    bool ok = (r->sent || !job->bf16) && r->weights && r->before && r->gradients && r->rows &&
+              r->labels && r->sizes && r->samples;
     for (int i = 0; i < cop_optimizer_states(&job->optimizer); i++)
         ok = (r->states[i] = cop_alloc_array(floats, sizeof(float))) && ok;
     return ok;
@@ -75,6 +77,7 @@ void cop_replay_destroy(cop_replay *r) {
     if (r->pass) cop_pass_destroy(r->pass);
     for (int i = 0; i < COP_OPTIMIZER_STATES_MAX; i++) cop_free(r->states[i]);
     cop_data_view_fini(&r->view);
+    cop_free(r->sent);
     cop_free(r->weights);
     cop_free(r->before);
     cop_free(r->gradients);
@@ -113,8 +116,15 @@ const float *cop_replay_weights(const cop_replay *r) {
     return r->weights;
 }
 
-/* Fetches the batch of the step after r->step (D1, D2). */
+/* The weights with which the shards of the step compute. */
+static const float *pass_weights(const cop_replay *r) {
+    return r->sent ? r->sent : r->weights;
+}
+
+/* Fetches the batch of the step after r->step (D1, D2), and rounds the weights if the job does. */
 static void gather(cop_replay *r) {
+    const size_t floats = (size_t)cop_model_floats(r->job->model);
+    for (size_t i = 0; r->sent && i < floats; i++) r->sent[i] = cop_bf16_round(r->weights[i]);
     const cop_job *job = r->job;
     uint32_t epoch;
     const cop_data_batches batches = {job->seed, r->view.train, job->batch, job->last_keep};
@@ -134,7 +144,7 @@ static cop_pass_result run_shards(cop_replay *r, int first, int count, int row, 
     COP_ASSERT(first >= 0 && count >= 1 && (uint32_t)(first + count) <= r->job->shards);
     COP_ASSERT(row >= 0 && samples >= 1 && (uint32_t)(row + samples) <= r->count);
     const cop_block block = {.job = r->job,
-                             .weights = r->weights,
+                             .weights = pass_weights(r),
                              .rows = r->samples,
                              .labels = r->labels,
                              .first = row,
@@ -318,7 +328,7 @@ static void record_shard(cop_replay *r, record *d, int row) {
     add_target(d, r, row);
     float *loss = add_tensor(d, "loss", 0, &one, 1);
     if (loss) *loss = (float)(result.loss / d->samples);
-    add_parameters(d, "param", r->weights, NULL, 1);
+    add_parameters(d, "param", pass_weights(r), NULL, 1);
     add_parameters(d, "grad", r->gradients, NULL, (float)d->samples);
 }
 

@@ -197,7 +197,9 @@ static const cop_field_row rows[] = {
     {"Train.last", false, ANY, "keep",
      "what to do with a short last batch of an epoch: keep or drop it"},
     {"Train.precision", false, ANY, "f32", "precision of the matrix products"},
-    {"Train.wire", false, ANY, "f32", "precision of weights and gradients on the wire"},
+    {"Train.wire", false, ANY, "f32",
+     "precision of weights and gradients on the wire; bf16 halves the bytes and gives other "
+     "weights"},
     {"Optimizer.sgd", false, ANY, NULL, "stochastic gradient descent, as in PyTorch"},
     {"Optimizer.adam", false, ANY, NULL, "Adam (Kingma and Ba, 2015), as in PyTorch"},
     {"Optimizer.adamw", false, ANY, NULL, "AdamW: Adam with decoupled weight decay, as in PyTorch"},
@@ -312,7 +314,7 @@ const ProtobufCFieldDescriptor *cop_fields_excluded(const ProtobufCMessageDescri
     return NULL;
 }
 
-static const char *const reserved[] = {"Train.precision.bf16", "Train.wire.bf16", NULL};
+static const char *const reserved[] = {"Train.precision.bf16", NULL};
 
 const char *const *cop_fields_reserved_names(void) {
     return reserved;

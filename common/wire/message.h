@@ -16,7 +16,7 @@
 #    define COP_PROTOCOL_MAJOR 1
 #endif
 #ifndef COP_PROTOCOL_MINOR /* tests build a worker of another version */
-#    define COP_PROTOCOL_MINOR 2
+#    define COP_PROTOCOL_MINOR 3
 #endif
 
 /* The type of a message. Requests are sent by a worker or a client; the comment of a request names
@@ -38,13 +38,13 @@ typedef enum cop_message_type {
 /* The indices of the parts of a message. Only messages of the types that a comment names have the
  * part. A part that is not sent is NULL. The numbers are part of the protocol. */
 enum {
-    COP_PART_WEIGHTS = 0, /* LEASE: all weights, flat, f32; NULL if the worker has this version, or
+    COP_PART_WEIGHTS = 0, /* LEASE: all weights, flat; NULL if the worker has this version, or
                              if they are in shared memory */
     COP_PART_SAMPLES = 1, /* LEASE: one row per sample, in the type of the data set */
     COP_PART_LABELS = 2,  /* LEASE: one label per sample, i32 */
     COP_PART_JOB = 3,     /* LEASE: a packed coppice.Job; NULL if the worker has it */
     /* PULL: the tensor of the result, which depends on the kind of its lease.
-     * TRAIN: the sum of the gradients over the samples of the block, f32, as long as the weights.
+     * TRAIN: the sum of the gradients over the samples of the block, as long as the weights.
      * ENSEMBLE: the outputs of the last layer, f32 [members][outputs][samples].
      * EVALUATE, and a gradient in shared memory: NULL. */
     COP_PART_RESULT = 0,
@@ -102,6 +102,16 @@ typedef enum cop_lease_kind {
     COP_LEASE_EVALUATE = 2, /* loss and number of correct samples in eval mode */
     COP_LEASE_ENSEMBLE = 3  /* outputs of the members of an ensemble; since protocol 1.1 */
 } cop_lease_kind;
+/* The type of the values of a tensor. */
+typedef enum cop_values {
+    COP_VALUES_F32 = 0,
+    COP_VALUES_BF16 = 1 /* weights and gradients of jobs with `wire: bf16`; since protocol 1.3 */
+} cop_values;
+/* The size of a value in bytes. */
+static inline size_t cop_values_size(cop_values values) {
+    return values == COP_VALUES_BF16 ? sizeof(uint16_t) : sizeof(float);
+}
+
 /* The result of a lease. Its tensor is not in this struct, but in COP_PART_RESULT of the PULL. */
 typedef struct cop_result {
     bool present; /* false: the PULL has no result, and the other fields are 0 */
@@ -117,16 +127,18 @@ typedef struct cop_result {
     uint64_t samples;    /* number of samples that were computed */
     uint64_t compute_ns; /* time of the computation */
     uint64_t segment;    /* the lease's room, which has the gradient; 0: COP_PART_RESULT has it */
+    cop_values values;   /* type of the tensor */
     char failure[256];   /* why the worker could not compute the lease; "": it could */
 } cop_result;
 /* A worker's request for a lease, with the result of the previous one. */
 typedef struct cop_pull {
     uint64_t worker;
     uint64_t session;
-    uint64_t have_job;     /* the job whose spec and weights the worker keeps; 0: none */
-    uint64_t have_version; /* version of these weights plus 1; 0: none */
-    bool goodbye;          /* this is the last PULL; the worker leaves */
-    bool has_proof;        /* the worker has opened the segment in WELCOME */
+    uint64_t have_job;      /* the job whose spec and weights the worker keeps; 0: none */
+    uint64_t have_version;  /* version of these weights plus 1; 0: none */
+    cop_values have_values; /* type of these weights, as the worker received them */
+    bool goodbye;           /* this is the last PULL; the worker leaves */
+    bool has_proof;         /* the worker has opened the segment in WELCOME */
     unsigned char proof[COP_SEGMENT_SECRET]; /* the secret in the memory of the segment */
     cop_result result;
 } cop_pull;
@@ -135,18 +147,19 @@ typedef struct cop_lease {
     cop_lease_kind kind;
     uint64_t lease; /* number of the lease, never used twice */
     uint64_t job;
-    uint64_t step;            /* TRAIN: from 1; ENSEMBLE: number of the block */
-    uint64_t version;         /* version of the weights; ENSEMBLE: index of the averaged model */
-    uint64_t deadline_ms;     /* time until the deadline, from now */
-    uint32_t attempt;         /* 1 plus the number of leases of this block that failed */
-    uint32_t first;           /* TRAIN: the first shard; otherwise: the first sample */
-    uint32_t count;           /* TRAIN: number of shards; otherwise: number of samples */
-    uint32_t batch;           /* TRAIN: number of samples of the whole step */
-    uint32_t member;          /* ENSEMBLE: the first member to compute on these samples */
-    uint32_t members;         /* ENSEMBLE: number of members to compute */
-    bool whole;               /* ENSEMBLE: the only member is the whole network, in eval mode */
-    cop_segment_name weights; /* has the weights until the next PULL; id 0: they are a part */
-    cop_segment_name room;    /* TRAIN: the gradient may be written into it; id 0: there is none */
+    uint64_t step;             /* TRAIN: from 1; ENSEMBLE: number of the block */
+    uint64_t version;          /* version of the weights; ENSEMBLE: index of the averaged model */
+    uint64_t deadline_ms;      /* time until the deadline, from now */
+    uint32_t attempt;          /* 1 plus the number of leases of this block that failed */
+    uint32_t first;            /* TRAIN: the first shard; otherwise: the first sample */
+    uint32_t count;            /* TRAIN: number of shards; otherwise: number of samples */
+    uint32_t batch;            /* TRAIN: number of samples of the whole step */
+    uint32_t member;           /* ENSEMBLE: the first member to compute on these samples */
+    uint32_t members;          /* ENSEMBLE: number of members to compute */
+    bool whole;                /* ENSEMBLE: the only member is the whole network, in eval mode */
+    cop_values weights_values; /* type of the weights, also if the worker has them already */
+    cop_segment_name weights;  /* has the weights until the next PULL; id 0: they are a part */
+    cop_segment_name room;     /* TRAIN: the gradient may be written into it; id 0: there is none */
 } cop_lease;
 /* The reply to a PULL if there is no lease. */
 typedef struct cop_nothing {

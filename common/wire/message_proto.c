@@ -39,6 +39,10 @@ static Coppice__Wire__Segment *segment_in(const cop_segment_name *name, cop_mess
     return m;
 }
 
+/* Sets a field of type Values. F32 is the default, so old peers see what they know. */
+#define SET_VALUES(m, field, values)                                                               \
+    if ((values) == COP_VALUES_BF16) SET(m, field, COPPICE__WIRE__VALUES__BF16)
+
 static void to_hello(const cop_hello *h, Coppice__Wire__Hello *m) {
     coppice__wire__hello__init(m);
     SET(m, major, h->major);
@@ -105,6 +109,7 @@ static void to_result(const cop_result *r, cop_message_proto *proto) {
     SET(m, compute_ns, r->compute_ns);
     SET(m, kind, (Coppice__Wire__Result__Kind)r->kind);
     if (r->segment) SET(m, segment, r->segment);
+    SET_VALUES(m, values, r->values);
     m->failure = clean_text(r->failure, proto);
 }
 
@@ -115,6 +120,7 @@ static void to_pull(const cop_pull *p, cop_message_proto *proto) {
     SET(m, session, p->session);
     SET(m, have_job, p->have_job);
     SET(m, have_version, p->have_version);
+    SET_VALUES(m, have_values, p->have_values);
     SET(m, goodbye, p->goodbye);
     if (p->has_proof) {
         m->has_proof = 1;
@@ -144,6 +150,7 @@ static void to_lease(const cop_lease *l, cop_message_proto *proto) {
         SET(m, whole, l->whole);
     }
     SET(m, kind, (Coppice__Wire__Result__Kind)l->kind);
+    SET_VALUES(m, weights_values, l->weights_values);
     m->weights = segment_in(&l->weights, proto, 0);
     m->room = segment_in(&l->room, proto, 1);
 }
@@ -231,6 +238,12 @@ static cop_segment_name segment_from(const Coppice__Wire__Segment *m) {
     return (cop_segment_name){.id = m->id, .size = m->size, .pid = m->pid, .fd = m->fd};
 }
 
+/* Sets *values from a field of type Values. False: this program does not know the type. */
+static bool take_values(bool present, Coppice__Wire__Values from, cop_values *values) {
+    *values = present && from == COPPICE__WIRE__VALUES__BF16 ? COP_VALUES_BF16 : COP_VALUES_F32;
+    return !present || from == COPPICE__WIRE__VALUES__F32 || from == COPPICE__WIRE__VALUES__BF16;
+}
+
 static bool from_hello(const Coppice__Wire__Hello *m, cop_hello *h) {
     *h = (cop_hello){.major = m->major,
                      .minor = m->minor,
@@ -266,6 +279,7 @@ static bool from_pull(const Coppice__Wire__Pull *m, cop_pull *p) {
                     .goodbye = m->goodbye,
                     .has_proof = m->has_proof};
     if (m->has_proof && m->proof.len != sizeof p->proof) return false;
+    if (!take_values(m->has_have_values, m->have_values, &p->have_values)) return false;
     if (m->has_proof) memcpy(p->proof, m->proof.data, sizeof p->proof);
     const Coppice__Wire__Result *r = m->result;
     if (!r) return true;
@@ -284,7 +298,7 @@ static bool from_pull(const Coppice__Wire__Pull *m, cop_pull *p) {
                              .compute_ns = r->compute_ns,
                              .segment = r->segment};
     cut_text(p->result.failure, sizeof p->result.failure, r->failure);
-    return true;
+    return take_values(r->has_values, r->values, &p->result.values);
 }
 
 static bool from_lease(const Coppice__Wire__Lease *m, cop_lease *l) {
@@ -303,7 +317,7 @@ static bool from_lease(const Coppice__Wire__Lease *m, cop_lease *l) {
                      .whole = m->whole,
                      .weights = segment_from(m->weights),
                      .room = segment_from(m->room)};
-    return m->has_kind;
+    return m->has_kind && take_values(m->has_weights_values, m->weights_values, &l->weights_values);
 }
 
 static void from_failure(const Coppice__Wire__Failure *m, cop_failure *f) {

@@ -109,6 +109,7 @@ typedef struct coord_job_info {
                                   workers with the same hash compute it. 0: not pinned */
     bool pin_first; /* numerics is openblas. If fingerprint is 0, the job is pinned to the OpenBLAS
                        of the first worker that gets a lease of it */
+    bool bf16;      /* train.wire is bf16: only workers that can compute such jobs get leases */
     double audit;   /* share of the blocks that a second worker computes, too: 0 to 1 */
     coord_job_state state; /* QUEUED or PAUSED when added; ended jobs are not added */
     /* ENSEMBLE only */
@@ -195,6 +196,7 @@ typedef struct coord_event {
         uint32_t threads;
         uint64_t fingerprint; /* hash of its OpenBLAS and CPU; 0: none */
         bool ensembles;       /* the worker can compute leases of ensembles */
+        bool bf16;            /* the worker can compute leases of jobs with `wire: bf16` */
     } joined;
     /* PULL */
     struct {

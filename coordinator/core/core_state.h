@@ -60,6 +60,7 @@ struct core_worker {
     core_unable *unable; /* (UNABLE_MAX) the newest report first; NULL: no reports */
     bool draining;       /* the worker gets no more leases, and is asked to leave */
     bool ensembles;      /* the worker can compute leases of ensembles */
+    bool bf16;           /* the worker can compute leases of jobs with `wire: bf16` */
     bool quarantined;    /* the worker gets no more leases, because it computed wrong results */
     char name[COP_NAME_MAX];
 };

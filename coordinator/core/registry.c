@@ -54,6 +54,7 @@ cop_err registry_join(coord_core *core, const coord_event *e, uint64_t now) {
     w->threads = e->joined.threads ? e->joined.threads : 1;
     w->fingerprint = e->joined.fingerprint;
     w->ensembles = e->joined.ensembles;
+    w->bf16 = e->joined.bf16;
     w->heard_ns = w->joined_ns = now;
     snprintf(w->name, sizeof w->name, "%s", e->joined.name ? e->joined.name : "");
     const char *identity = e->joined.identity ? e->joined.identity : w->name;

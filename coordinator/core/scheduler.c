@@ -116,6 +116,7 @@ bool scheduler_should_yield(coord_core *core, const core_job *job) {
 
 bool scheduler_fits(const core_job *job, const core_worker *w) {
     if (job->info.kind == COORD_ENSEMBLE && !w->ensembles) return false;
+    if (job->info.bf16 && !w->bf16) return false;
     if (job->info.pin_first && !w->fingerprint) return false; /* the worker has no OpenBLAS */
     return !w->draining && !w->quarantined &&
            (!job->fingerprint || job->fingerprint == w->fingerprint);
@@ -126,7 +127,7 @@ bool scheduler_eligible(const core_job *job, const core_worker *w) {
 }
 
 uint32_t scheduler_eligible_workers(const coord_core *core, core_job *job) {
-    bool any = !job->fingerprint && !job->info.pin_first && !job->unable &&
+    bool any = !job->fingerprint && !job->info.pin_first && !job->unable && !job->info.bf16 &&
                job->info.kind != COORD_ENSEMBLE;
     if (any) return core->active_workers;
     if (job->eligible_pool == core->pool_version) return job->eligible;

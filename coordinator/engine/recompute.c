@@ -44,12 +44,37 @@ static cop_block block_of(const recomputation *r, const cop_job *job) {
                        .count = row_count(r)};
 }
 
+/* Replaces weights in bf16 by the same in f32. */
+static cop_err widen_weights(recomputation *r, size_t floats) {
+    cop_buffer **part = &r->lease.part[COP_PART_WEIGHTS];
+    if (r->lease.lease.weights_values == COP_VALUES_F32) return COP_OK;
+    cop_buffer *wide = cop_buffer_create(floats * sizeof(float));
+    if (!wide) return cop_fail(&r->error, COP_ERR_NO_MEMORY, "out of memory for the weights");
+    r->engine->kernels->widen_bf16((*part)->data, wide->data, floats);
+    cop_buffer_release(*part);
+    *part = wide;
+    return COP_OK;
+}
+
+/* Replaces the gradient by the same in bf16, if workers send it so. */
+static cop_err round_gradient(recomputation *r, size_t floats) {
+    if (r->lease.lease.weights_values == COP_VALUES_F32) return COP_OK;
+    cop_buffer *sent = cop_buffer_create(floats * sizeof(uint16_t));
+    if (!sent) return cop_fail(&r->error, COP_ERR_NO_MEMORY, "out of memory for a gradient");
+    r->engine->kernels->round_bf16(r->gradient->data, sent->data, floats);
+    cop_buffer_release(r->gradient);
+    r->gradient = sent;
+    return COP_OK;
+}
+
 static cop_err train_block(recomputation *r, const cop_job *job) {
     int32_t sizes[COP_SHARDS_MAX];
     cop_pass *pass;
     const coord_action *a = &r->action;
-    r->gradient = cop_buffer_create((size_t)cop_model_floats(job->model) * sizeof(float));
+    const size_t floats = (size_t)cop_model_floats(job->model);
+    r->gradient = cop_buffer_create(floats * sizeof(float));
     if (!r->gradient) return cop_fail(&r->error, COP_ERR_NO_MEMORY, "out of memory for a gradient");
+    COP_TRY(widen_weights(r, floats));
     const cop_block block = block_of(r, job);
     COP_TRY(cop_pass_create(job->model, r->engine->kernels, job->numerics, block.count,
                             COP_PASS_TRAIN, &pass, &r->error));
@@ -60,7 +85,8 @@ static cop_err train_block(recomputation *r, const cop_job *job) {
                                      .count = (int)a->lease.count};
     cop_block_train(pass, &block, &shards, r->gradient->data, &r->sums);
     cop_pass_destroy(pass);
-    r->digest = coord_digest(r->engine, r->gradient, &r->finite);
+    COP_TRY(round_gradient(r, floats));
+    r->digest = coord_digest(r->engine, r->gradient, r->lease.lease.weights_values, &r->finite);
     return COP_OK;
 }
 
@@ -91,7 +117,7 @@ static cop_err ensemble_block(recomputation *r, const cop_job *job) {
         cop_members_run(members, &work, (float *)r->gradient->data + m * cells, count);
     }
     cop_members_destroy(members);
-    r->digest = coord_digest(r->engine, r->gradient, &r->finite);
+    r->digest = coord_digest(r->engine, r->gradient, COP_VALUES_F32, &r->finite);
     return COP_OK;
 }
 

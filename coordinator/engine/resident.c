@@ -45,6 +45,9 @@ static cop_err allocate(coord_resident *r, bool share, cop_error *error) {
     r->states = cop_optimizer_states(&job->optimizer);
     r->weight_pool =
         share ? cop_buffer_pool_create_shared(floats, false) : cop_buffer_pool_create(floats);
+    const size_t sent = cop_job_sent_bytes(job);
+    r->sent_pool =
+        share ? cop_buffer_pool_create_shared(sent, false) : cop_buffer_pool_create(sent);
     r->state_pool = cop_buffer_pool_create(floats);
     r->rows_pool = cop_buffer_pool_create(lease * job->sample_stride);
     r->labels_pool = cop_buffer_pool_create(lease * sizeof(int32_t));
@@ -57,9 +60,9 @@ static cop_err allocate(coord_resident *r, bool share, cop_error *error) {
     r->update_digests = cop_alloc_array(job->shards, sizeof *r->update_digests);
     r->tree_ops = cop_alloc_array(2 * (size_t)job->shards, sizeof *r->tree_ops);
     r->lease_spec = cop_job_pack_for_workers(job);
-    if (!r->weight_pool || !r->state_pool || !r->rows_pool || !r->labels_pool || !r->rows ||
-        !r->slice_first || !r->gradients || !r->copies || !r->update_slots || !r->update_first ||
-        !r->update_digests || !r->tree_ops || !r->lease_spec)
+    if (!r->weight_pool || !r->sent_pool || !r->state_pool || !r->rows_pool || !r->labels_pool ||
+        !r->rows || !r->slice_first || !r->gradients || !r->copies || !r->update_slots ||
+        !r->update_first || !r->update_digests || !r->tree_ops || !r->lease_spec)
         return cop_fail(error, COP_ERR_NO_MEMORY, "out of memory for the tensors of job %s",
                         job->message->name);
     return COP_OK;
@@ -81,18 +84,24 @@ static void zero_gaps(const coord_resident *r, float *flat) {
 static bool take_version(coord_resident *r, coord_version *out) {
     *out = (coord_version){.weights = cop_buffer_pool_take(r->weight_pool)};
     bool ok = out->weights != NULL;
+    if (r->job->bf16) {
+        out->sent = cop_buffer_pool_take(r->sent_pool);
+        ok = ok && out->sent;
+    }
     for (int i = 0; i < r->states; i++) {
         out->state[i] = cop_buffer_pool_take(r->state_pool);
         ok = ok && out->state[i];
     }
     if (!ok) return false;
     zero_gaps(r, out->weights->data);
+    if (out->sent) memset(out->sent->data, 0, out->sent->size); /* an update leaves the gaps */
     for (int i = 0; i < r->states; i++) zero_gaps(r, out->state[i]->data);
     return true;
 }
 
 static void release_version(coord_version *v) {
     cop_buffer_release(v->weights);
+    cop_buffer_release(v->sent);
     cop_buffer_release(v->state[0]);
     cop_buffer_release(v->state[1]);
     *v = (coord_version){0};
@@ -124,7 +133,7 @@ static cop_err discard_after(const coord_resident *r, uint64_t step, cop_checkpo
 }
 
 /* Loads the newest checkpoint that may be used, else makes initial weights. */
-static cop_err fill_weights(coord_resident *r, const coord_start_at *at, cop_checkpoint *start,
+static cop_err load_weights(coord_resident *r, const coord_start_at *at, cop_checkpoint *start,
                             cop_str *notes, cop_error *error) {
     zero_version(r, &r->current);
     zero_version(r, &r->next);
@@ -150,6 +159,16 @@ static cop_err fill_weights(coord_resident *r, const coord_start_at *at, cop_che
     }
     cop_model_init(r->job->model, r->job->seed, r->current.weights->data);
     r->current.step = 0;
+    return COP_OK;
+}
+
+static cop_err fill_weights(coord_resident *r, const coord_start_at *at, cop_checkpoint *start,
+                            cop_str *notes, cop_error *error) {
+    COP_TRY(load_weights(r, at, start, notes, error));
+    uint16_t *sent = r->current.sent ? r->current.sent->data : NULL;
+    const float *weights = r->current.weights->data;
+    for (size_t i = 0; sent && i < flat_bytes(r) / sizeof *weights; i++)
+        sent[i] = cop_bf16_of(weights[i]);
     return COP_OK;
 }
 
@@ -186,6 +205,7 @@ void coord_resident_fini(coord_resident *r) {
     release_version(&r->next);
     cop_buffer_release(r->lease_spec);
     cop_buffer_pool_destroy(r->weight_pool);
+    cop_buffer_pool_destroy(r->sent_pool);
     cop_buffer_pool_destroy(r->state_pool);
     cop_buffer_pool_destroy(r->rows_pool);
     cop_buffer_pool_destroy(r->labels_pool);
@@ -239,10 +259,18 @@ static cop_err fill_samples(coord_resident *r, const coord_action *action, cop_m
     return COP_OK;
 }
 
+cop_values coord_resident_weights_values(const coord_resident *r, const coord_action *action) {
+    return r->job->bf16 && !action->lease.evaluate ? COP_VALUES_BF16 : COP_VALUES_F32;
+}
+
 cop_err coord_resident_fill_lease(coord_resident *r, const coord_action *action, bool have_weights,
                                   bool have_spec, cop_message *message) {
     COP_ASSERT(r->current.step == action->lease.version);
-    if (!have_weights) message->part[COP_PART_WEIGHTS] = cop_buffer_hold(r->current.weights);
+    const cop_values values = coord_resident_weights_values(r, action);
+    message->lease.weights_values = values;
+    if (!have_weights)
+        message->part[COP_PART_WEIGHTS] =
+            cop_buffer_hold(values == COP_VALUES_BF16 ? r->current.sent : r->current.weights);
     if (!have_spec) message->part[COP_PART_JOB] = cop_buffer_hold(r->lease_spec);
     return fill_samples(r, action, message);
 }
@@ -270,26 +298,33 @@ static void release_update_slots(coord_engine *engine, const coord_resident *r) 
     }
 }
 
-static uint64_t digest_of_slot(const coord_engine *engine, uint64_t slot) {
+/* The type of the job's gradients. */
+static cop_values gradient_values(const coord_resident *r) {
+    return r->job->bf16 ? COP_VALUES_BF16 : COP_VALUES_F32;
+}
+
+static uint64_t digest_of_slot(const coord_engine *engine, const coord_resident *r, uint32_t i) {
     bool finite;
-    return coord_digest(engine, engine->slots[slot - 1].gradient, &finite);
+    return coord_digest(engine, engine->slots[r->update_slots[i] - 1].gradient, gradient_values(r),
+                        &finite);
 }
 
 /* Fills in the first block whose gradient is not finite, and the digest of this gradient, which is
  * compared with the digest of a second result. If all gradients are finite and only their sum is
  * not, fills in the first block and, if the job is audited, the digests of all blocks. */
 static void find_bad_block(const coord_engine *engine, coord_resident *r, coord_event *event) {
-    size_t count = flat_bytes(r) / sizeof(float);
     uint32_t bad = UINT32_MAX;
     for (uint32_t i = r->update_count; i-- > 0;)
-        if (!engine->kernels->all_finite(r->gradients[i], count)) bad = i;
+        if (!coord_all_finite(engine, engine->slots[r->update_slots[i] - 1].gradient,
+                              gradient_values(r)))
+            bad = i;
     event->result.finite = bad == UINT32_MAX;
     if (event->result.finite) bad = 0;
     event->result.first = r->update_first[bad];
-    event->result.digest = digest_of_slot(engine, r->update_slots[bad]);
+    event->result.digest = digest_of_slot(engine, r, bad);
     if (!event->result.finite || r->job->message->audit <= 0) return;
     for (uint32_t i = 0; i < r->update_count; i++)
-        r->update_digests[i] = digest_of_slot(engine, r->update_slots[i]);
+        r->update_digests[i] = digest_of_slot(engine, r, i);
     event->digests = r->update_digests;
 }
 
@@ -305,13 +340,19 @@ static void take_over(coord_engine *engine, coord_resident *r) {
     coord_dispatch(engine, &failed);
 }
 
-/* Adds the update that has ended to the profile. It has read the gradients, weights and states, and
- * written weights and states. */
+/* The bytes that an update reads and writes: it reads the gradients, weights and states, and writes
+ * weights and states. */
+static uint64_t update_bytes(const coord_resident *r) {
+    const uint64_t sent = cop_job_sent_bytes(r->job);
+    return sent * (r->update_count + r->job->bf16) + flat_bytes(r) * (2 + 2 * (uint64_t)r->states);
+}
+
+/* Adds the update that has ended to the profile. */
 static void profile_update(coord_engine *engine, const coord_resident *r) {
     cop_lane *lane = engine->updates;
     if (!lane) return;
     cop_lane_add(lane, COP_PHASE_UPDATE, r->update.step, r->update_began_ns, cop_clock_ns());
-    lane->bytes += flat_bytes(r) * (r->update_count + 2 + 2 * (uint64_t)r->states);
+    lane->bytes += update_bytes(r);
 }
 
 /* Replaces the gradients in the slots by their copies, if copies were made. */
@@ -381,8 +422,7 @@ static void update_done(cop_task *task) {
 /* Runs the update on the compute threads or, if it is small, at once on this thread: waking a
  * compute thread and being woken by it takes longer than a small update. */
 static void start_update(coord_engine *engine, coord_resident *r) {
-    const bool small =
-        r->stable && flat_bytes(r) * (r->update_count + 2 + 2 * (uint64_t)r->states) <= SMALL_BYTES;
+    const bool small = r->stable && update_bytes(r) <= SMALL_BYTES;
     r->engine = engine;
     r->task = (cop_task){.run = update_part,
                          .done = update_done,
@@ -408,7 +448,8 @@ void coord_resident_update(coord_engine *engine, coord_resident *r, const coord_
     for (int i = 0; i < count; i++) {
         const coord_block *block = &action->update.blocks[i];
         const coord_slot *slot = &engine->slots[block->slot - 1];
-        COP_ASSERT(slot->used && slot->gradient && slot->gradient->size == flat_bytes(r));
+        COP_ASSERT(slot->used && slot->gradient &&
+                   slot->gradient->size == cop_job_sent_bytes(r->job));
         first[i] = (int)block->first;
         size[i] = (int)block->count;
         r->update_slots[i] = block->slot;
@@ -420,7 +461,11 @@ void coord_resident_update(coord_engine *engine, coord_resident *r, const coord_
     int op_count =
         cop_tree_build_blocks(first[count - 1] + size[count - 1], count, first, size, r->tree_ops);
     r->update_count = (uint32_t)count;
-    r->tree = (cop_tree){.count = count, .op_count = op_count, .ops = r->tree_ops};
+    r->tree = (cop_tree){.count = count,
+                         .op_count = op_count,
+                         .ops = r->tree_ops,
+                         .round_nodes = r->job->bf16,
+                         .bf16_inputs = r->job->bf16};
     atomic_store(&r->finite, 1);
     r->update = (cop_update){.model = r->job->model,
                              .kernels = engine->kernels,
@@ -431,12 +476,26 @@ void coord_resident_update(coord_engine *engine, coord_resident *r, const coord_
                              .tree = &r->tree,
                              .w_in = r->current.weights->data,
                              .w_out = r->next.weights->data,
+                             .w_sent = r->next.sent ? r->next.sent->data : NULL,
                              .finite = &r->finite};
     for (int i = 0; i < r->states; i++) {
         r->update.states[i] = r->current.state[i]->data;
         r->update.states_out[i] = r->next.state[i]->data;
     }
     start_update(engine, r);
+}
+
+/* Finds the layer in whose gradient a value is not finite, as cop_model_find_not_finite does. */
+static bool find_bad_layer(const coord_resident *r, const cop_buffer *gradient, char *out,
+                           size_t size) {
+    const size_t count = flat_bytes(r) / sizeof(float);
+    if (!r->job->bf16) return cop_model_find_not_finite(r->job->model, gradient->data, out, size);
+    float *wide = cop_alloc_array(count, sizeof *wide);
+    for (size_t i = 0; wide && i < count; i++)
+        wide[i] = cop_bf16_float(((const uint16_t *)gradient->data)[i]);
+    const bool found = wide && cop_model_find_not_finite(r->job->model, wide, out, size);
+    cop_free(wide);
+    return found;
 }
 
 void coord_resident_describe(const coord_resident *r, const coord_action *action,
@@ -446,13 +505,11 @@ void coord_resident_describe(const coord_resident *r, const coord_action *action
     if (evaluate)
         snprintf(where, sizeof where, "the loss of the %s part",
                  r->job->evaluate_on_test ? "test" : "validation");
-    if (action->lease.sum) {
+    char layer[120];
+    if (action->lease.sum)
         snprintf(where, sizeof where, "the sum of the gradients");
-    } else if (gradient) {
-        char layer[120];
-        if (cop_model_find_not_finite(r->job->model, gradient->data, layer, sizeof layer))
-            snprintf(where, sizeof where, "the gradient of %s", layer);
-    }
+    else if (gradient && find_bad_layer(r, gradient, layer, sizeof layer))
+        snprintf(where, sizeof where, "the gradient of %s", layer);
     snprintf(out, size,
              "training diverged at step %llu: %s is not finite (%s %u to %u); try a smaller rate",
              (unsigned long long)action->step, where, evaluate ? "samples" : "shards",
@@ -479,6 +536,7 @@ void coord_job_info_make(const cop_job *job, uint64_t id, coord_job_state state,
                             .workers_max = m->limits ? m->limits->workers : 0,
                             .timeout_ns = m->limits ? cop_seconds_to_ns(m->limits->timeout) : 0,
                             .audit = m->audit,
+                            .bf16 = job->bf16,
                             .pin_first = job->numerics == COP_NUMERICS_OPENBLAS,
                             .state = state};
     if (m->pinned && m->pinned->fingerprint && *m->pinned->fingerprint)

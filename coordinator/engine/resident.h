@@ -18,6 +18,7 @@
 typedef struct coord_version {
     uint64_t step;        /* completed steps */
     cop_buffer *weights;  /* leases, evaluations and checkpoints hold references of their own */
+    cop_buffer *sent;     /* with `wire: bf16`: the rounded weights of training leases; else NULL */
     cop_buffer *state[2]; /* state buffers of the optimizer; NULL if it has fewer state tensors */
 } coord_version;
 
@@ -32,7 +33,7 @@ typedef struct coord_resident {
     char *folder;           /* folder of checkpoints and model; NULL: none are written */
     int states;             /* number of the optimizer's state tensors: 0 to 2 */
     coord_version current;
-    cop_buffer_pool *weight_pool, *state_pool, *rows_pool, *labels_pool;
+    cop_buffer_pool *weight_pool, *sent_pool, *state_pool, *rows_pool, *labels_pool;
     /* the step whose leases are given out now */
     uint64_t rows_step;   /* number of this step */
     uint32_t *rows;       /* (batch) the rows of its samples, in order (D1) */
@@ -89,8 +90,11 @@ cop_err coord_resident_return(coord_resident *resident, uint64_t max_step, cop_c
                               cop_str *notes, cop_error *error);
 /* Frees everything that the resident holds, and makes its place free. No update may be running. */
 void coord_resident_fini(coord_resident *resident);
-/* Puts rows and labels into a lease message, the weights unless `have_weights`, and the job unless
- * `have_spec`. Errors: NO_MEMORY */
+/* The type of the weights of a lease: training leases of a job with `wire: bf16` have bf16. */
+cop_values coord_resident_weights_values(const coord_resident *resident,
+                                         const coord_action *action);
+/* Puts rows and labels into a lease message, the weights unless `have_weights`, their type, and the
+ * job unless `have_spec`. Errors: NO_MEMORY */
 cop_err coord_resident_fill_lease(coord_resident *resident, const coord_action *action,
                                   bool have_weights, bool have_spec, cop_message *message);
 /* Averages and updates: on the compute threads or, if that takes only microseconds, on this thread.

@@ -54,8 +54,9 @@ static void do_lease(coord_server *server, const coord_action *action) {
                               .member = action->lease.member,
                               .members = action->lease.members};
     bool have_spec = pull->have_job == action->job;
-    bool have_weights =
-        have_spec && pull->have_version == coord_weights_name(action) + 1; /* + 1: 0 means none */
+    bool have_weights = resident && have_spec &&
+                        pull->have_version == coord_weights_name(action) + 1 && /* 0: none */
+                        pull->have_values == coord_resident_weights_values(resident, action);
     cop_err e = evaluation
                     ? coord_evaluation_fill_lease(evaluation, action, pull, &reply)
                     : coord_resident_fill_lease(resident, action, have_weights, have_spec, &reply);

@@ -157,6 +157,7 @@ static void hello_worker(coord_server *server, cop_request *request, const cop_h
     joined.joined.identity = identity.identity;
     joined.joined.threads = h->threads;
     joined.joined.ensembles = h->minor >= 1;
+    joined.joined.bf16 = h->minor >= 3;
     if (*h->fingerprint)
         joined.joined.fingerprint = cop_hash_xxh3(h->fingerprint, strlen(h->fingerprint));
     coord_dispatch(&server->engine, &joined);
@@ -237,14 +238,17 @@ static const char *check_form(coord_server *server, const cop_result *r, const c
                               uint32_t *members) {
     const coord_resident *resident = coord_resident_find(&server->engine, r->job);
     const coord_evaluation *evaluation = coord_evaluation_find(&server->engine, r->job);
+    const bool bf16 = resident && r->kind == COP_LEASE_TRAIN && resident->job->bf16;
     *members = 0;
     if (!is_known_kind(r->kind)) return "the result has an unknown kind";
+    if (tensor && r->values != (bf16 ? COP_VALUES_BF16 : COP_VALUES_F32))
+        return "the values of the result have the wrong type";
     if (evaluation && r->kind == COP_LEASE_ENSEMBLE &&
         !coord_evaluation_members(evaluation, r, tensor, members))
         return "the members' outputs have the wrong size";
     if (resident && r->kind == COP_LEASE_TRAIN) {
-        const size_t expected = (size_t)cop_model_floats(resident->job->model) * sizeof(float);
-        if (!tensor || tensor->size != expected) return "the gradient has the wrong size";
+        if (!tensor || tensor->size != cop_job_sent_bytes(resident->job))
+            return "the gradient has the wrong size";
     }
     return NULL;
 }
@@ -342,6 +346,7 @@ typedef struct digest_task {
     coord_event event;      /* the result */
     cop_buffer *tensor;     /* a reference */
     cop_buffer *room;       /* a reference; the task copies it to `tensor` first; NULL: no copy */
+    cop_values values;      /* type of the tensor */
     bool finite;            /* all values of the tensor are finite */
 } digest_task;
 
@@ -368,7 +373,7 @@ static void digest_arrived(coord_engine *engine, coord_mail *mail) {
 static void compute_digest(cop_task *task) {
     digest_task *d = (digest_task *)task;
     if (d->room) memcpy(d->tensor->data, d->room->data, d->tensor->size);
-    d->event.result.digest = coord_digest(&d->server->engine, d->tensor, &d->finite);
+    d->event.result.digest = coord_digest(&d->server->engine, d->tensor, d->values, &d->finite);
     coord_post(&d->server->engine, &d->mail);
 }
 
@@ -391,6 +396,7 @@ static bool start_digest(coord_server *server, coord_session *s, cop_request *re
                        .session = s,
                        .event = *event,
                        .tensor = kept,
+                       .values = cop_request_message(request)->pull.result.values,
                        .room = tensor->segment ? cop_buffer_hold(tensor) : NULL};
     s->digesting = (uint64_t)(uintptr_t)request;
     s->hashing = true;

@@ -76,7 +76,7 @@ void coord_share_lend(coord_session *s, const coord_resident *resident, cop_mess
         s->lent_weights = weights;
     }
     if (lease->lease.kind != COP_LEASE_TRAIN) return;
-    take_room(s, (size_t)cop_model_floats(resident->job->model) * sizeof(float));
+    take_room(s, cop_job_sent_bytes(resident->job));
     if (s->room) lease->lease.room = s->room->segment->name;
 }
 

@@ -61,10 +61,10 @@ class Broken(Exception):
     """A promise was broken."""
 
 
-def make_job(folder):
+def make_job(folder, wire="f32"):
     """Writes the job and its data, noisy patterns of five classes, which are always the same."""
     write_patterns(folder, (("train", 620), ("test", 130)))
-    (folder / "job.yaml").write_text(JOB)
+    (folder / "job.yaml").write_text(JOB.replace("shards: 6", f"shards: 6, wire: {wire}"))
 
 
 def history(path, job):
@@ -78,9 +78,9 @@ def history(path, job):
 class Reference:
     """The undisturbed run."""
 
-    def __init__(self, programs, folder):
+    def __init__(self, programs, folder, wire="f32"):
         self.folder = folder
-        make_job(folder)
+        make_job(folder, wire)
         done = subprocess.run(
             [programs / "coppice", "run", "job.yaml", "--workers", "2", "--json", "--quiet", "--out", "reference"],
             cwd=folder, capture_output=True, text=True, check=True,

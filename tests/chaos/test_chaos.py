@@ -26,6 +26,18 @@ def test_digest_is_the_same_under_all_faults(programs, reference, tmp_path, seed
     assert kind == chaos.KINDS[seed % 3] and sum(faults.values()) >= chaos.FAULTS_LEAST
 
 
+@pytest.fixture(scope="module")
+def bf16_reference(programs, tmp_path_factory):
+    return chaos.Reference(programs, tmp_path_factory.mktemp("bf16"), "bf16")
+
+
+@pytest.mark.parametrize("seed", (21, 22, 23))
+def test_bf16_on_the_wire_has_one_digest_under_all_faults(programs, reference, bf16_reference, tmp_path, seed):
+    assert bf16_reference.digest != reference.digest
+    _, faults = chaos.run_seed(programs, bf16_reference, tmp_path, seed)
+    assert sum(faults.values()) >= chaos.FAULTS_LEAST
+
+
 def test_repeatedly_killed_coordinator_forgets_nothing(programs, reference, tmp_path):
     """Kills it 15 times; ./dev chaos restarts does 300."""
     figures = restarts.run(programs, reference, tmp_path, 1, 15)

@@ -12,6 +12,9 @@ import pytest
 GOLDEN = "2b8b816b89737afb698289803af1e3adc076c8246730027afc87657630d79342"
 SMALL = "eb0e8b03d75a366acfa7ce9e2fa1a145ddcde02b7ad3bae7a622be1c46dc4dbe"  # of the fixture `small` with 100 steps
 
+BF16 = "c9eccf500b4cfb0f852c9eab26471bad3c9417bb4b0493083145448dd68017ba"  # of the same job with train.wire bf16
+SMALL_BF16 = "5ee968303a3127261848a5bdc9414145462cf51d60407be565921ca7828cf06c"
+
 
 @pytest.fixture
 def job(root):
@@ -27,6 +30,37 @@ def test_one_process_gives_the_golden_digest(coppice, job, mnist, workers):
     result = run(coppice, job, mnist, "--workers", workers)
     assert result["digest"] == GOLDEN
     assert result["steps"] == 650 and result["workers"] == workers
+
+
+@pytest.mark.parametrize("workers", [1, 2, 3, 5])
+def test_bf16_on_the_wire_has_its_own_digest(coppice, job, mnist, workers):
+    result = run(coppice, job, mnist, "--workers", workers, "--set", "train.wire=bf16")
+    assert result["digest"] == BF16
+    assert result["test_error"] < 0.1
+
+
+@pytest.mark.parametrize("isa", ["baseline", "avx2"])
+def test_bf16_has_one_digest_on_every_instruction_set(coppice, small, isa):
+    result = coppice("run", small(), "--workers", 2, "--json", "--quiet", "--set", "train.wire=bf16", COPPICE_ISA=isa)
+    assert result["isa"] == isa and result["digest"] == SMALL_BF16
+
+
+def test_bf16_has_one_digest_in_a_pool_of_all_transports(cluster, job, mnist):
+    """Memory shared with the coordinator, tcp, several threads, a restart, and every block computed twice."""
+    pool = cluster("tcp", mnist)
+    pool.worker("shared")
+    pool.worker("wire", "--no-shm")
+    pool.worker("threads", "--no-shm", "--threads", "2")
+    pool.client("submit", job, "--set", "train.wire=bf16", "--set", "audit=1", "--no-wait")
+    pool.wait_step(260)  # there is a checkpoint every 200 steps
+    pool.stop(signal.SIGKILL)
+    pool.start()
+    status = pool.client("watch", "1", "--json", "--quiet", "--timeout", "60")
+    assert status["digest"] == BF16 and status["blocks_audited"] > 0
+    paths = {w["name"]: w["path"] for w in pool.client("workers", "--json")["workers"]}
+    assert paths == {"shared": "shm", "wire": "tcp", "threads": "tcp"}
+    log = pool.client("logs", 1).stdout
+    assert "quarantine" not in log and "cannot compute" not in log
 
 
 @pytest.mark.parametrize("isa", ["avx2", "avx512"])

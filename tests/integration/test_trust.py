@@ -58,6 +58,19 @@ def test_audit_1_keeps_all_lies_out_of_the_weights(pool, small, clean, how):
     assert "worker liar computed wrong results and is quarantined" in pool.client("logs", 1).stdout
 
 
+def test_audit_finds_a_liar_when_gradients_are_bf16(pool, small, tmp_path, coppice):
+    job = small(200)
+    bf16 = ["--set", "train.wire=bf16"]
+    pool.liar("liar", probability=0.5, after=20)
+    pool.worker("honest")
+    pool.wait(lambda: len(workers(pool)) == 2, "two workers")
+    status = train(pool, job, *bf16, "--set", "audit=1")
+    alone = coppice("run", job, "--data", tmp_path, "--workers", "1", "--quiet", "--json", *bf16)
+    assert status["digest"] == alone["digest"]
+    assert workers(pool)["liar"]["state"] == "quarantined"
+    assert workers(pool)["honest"]["state"] == "idle"
+
+
 def test_coordinator_decides_between_two_workers(pool, small, clean):
     job = small(200)
     pool.liar("liar", probability=0.5, after=20)

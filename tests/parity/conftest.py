@@ -59,12 +59,12 @@ class Digits:
     def inputs(self, part):
         return self.images[part].reshape(len(self.labels[part]), -1).astype(np.float32) / np.float32(255)
 
-    def job(self, text):
+    def job(self, text, name="job.yaml"):
         """Writes a job file for these data; returns its path."""
         source = "data:\n  source: idx\n" + "".join(
             f"  {part}: {{images: {part}-images.gz, labels: {part}-labels.gz}}\n" for part in ("train", "test")
         )
-        path = self.folder / "job.yaml"
+        path = self.folder / name
         path.write_text(source + text)
         return path
 

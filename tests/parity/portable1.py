@@ -155,3 +155,24 @@ def noise(seed, shard, samples, layer, step, units, scope="sample"):
     radius = np.sqrt(-2 * np.log((words[..., 0::2] + 1) * 2.0**-32))
     angle = words[..., 1::2] * 2.0**-32 * (2 * np.pi)
     return np.stack([radius * np.cos(angle), radius * np.sin(angle)], axis=-1).reshape(samples, -1)[:, :units]
+
+
+def bf16(values):
+    """f32 values rounded to bf16 (to the nearest, ties to even), as f32."""
+    bits = np.ascontiguousarray(values, dtype=np.float32).view(np.uint32).astype(np.uint64)
+    rounded = (bits + 0x7FFF + (bits >> np.uint64(16) & np.uint64(1))) & np.uint64(0xFFFF0000)
+    rounded = np.where(np.isnan(values), np.uint64(0x7FC00000), rounded)
+    return rounded.astype(np.uint32).view(np.float32)
+
+
+def shard_sum(leaves, wire="f32"):
+    """The sum of the shards' gradients along the tree of D5; an absent leaf is None. With `wire: bf16` each node is rounded."""
+    if len(leaves) == 1:
+        node = leaves[0]
+        return node if node is None or wire == "f32" else bf16(node) + np.float32(0)
+    half = 1 << (len(leaves) - 1).bit_length() - 1
+    left, right = shard_sum(leaves[:half], wire), shard_sum(leaves[half:], wire)
+    if left is None or right is None:
+        return right if left is None else left
+    node = left + right
+    return node if wire == "f32" else bf16(node) + np.float32(0)

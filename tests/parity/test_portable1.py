@@ -2,6 +2,7 @@
 
 import numpy as np
 import portable1
+from needs import torch
 
 
 def test_philox_has_the_published_outputs():
@@ -33,3 +34,13 @@ def test_masks_keep_a_share_of_one_minus_p():
 def test_shards_are_contiguous_and_the_first_are_longer():
     assert portable1.shard_sizes(11, 4) == [3, 3, 3, 2]
     assert portable1.shard_sizes(2, 4) == [1, 1, 0, 0]
+
+
+def test_bf16_rounds_as_pytorch_does():
+    bits = np.random.default_rng(3).integers(0, 1 << 32, 100000, dtype=np.uint32)
+    bits[::3] = bits[::3] & 0xFFFF0000 | 0x8000  # half way between two neighbours
+    values = bits.view(np.float32)
+    values = values[~np.isnan(values)]
+    expected = torch.from_numpy(values).to(torch.bfloat16).to(torch.float32).numpy()
+    assert (portable1.bf16(values).view(np.uint32) == expected.view(np.uint32)).all()
+    assert portable1.bf16(np.float32([np.nan, -np.nan])).view(np.uint32).tolist() == [0x7FC00000] * 2

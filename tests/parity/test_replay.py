@@ -6,6 +6,7 @@ import shutil
 import subprocess
 
 import numpy as np
+import portable1
 import pytest
 from safetensors import safe_open
 from safetensors.numpy import load_file
@@ -129,3 +130,27 @@ def test_replay_of_a_step_that_never_ran_is_refused(coppice, digits, options, wo
                           timeout=60, check=False)
     assert done.returncode == 2 and words in done.stderr, done.stderr
     assert not out.exists()
+
+
+def test_bf16_rounds_weights_and_every_node(coppice, digits):
+    """`train.wire: bf16`: a pass reads rounded weights, and the gradient of the step is the sum of its shards along the tree with each node rounded.
+    Shards of 8 samples and a batch of 64: the replay's divisions by them, and products with them, are exact."""
+    text = JOB.format(activation="relu", variant="inverted", scope="sample", loss="cross_entropy")
+    job = digits.job(text.replace("batch: 60, shards: 7", "batch: 64, shards: 8, wire: bf16"))
+    plain = digits.job(text.replace("batch: 60, shards: 7", "batch: 64, shards: 8"), "plain.yaml")
+    results = [coppice("run", path, "--out", digits.folder / name, "--workers", 3, "--json", "--quiet") for path, name in ((job, "run"), (plain, "plain"))]
+    assert results[0]["digest"] != results[1]["digest"]
+    out, step = digits.folder / "replay.safetensors", 21
+    shards = []
+    for shard in range(8):
+        coppice("replay", digits.folder / "run", "--step", step, "--shard", shard, "-o", out, "--data", digits.folder)
+        shards.append(load_file(out))
+    master = load_file(digits.folder / "run/checkpoints/step-00000020/model.safetensors")
+    for name, weights in master.items():
+        assert (shards[0][f"param.{name}"].view(np.uint32) == portable1.bf16(weights).view(np.uint32)).all()
+        assert (portable1.bf16(weights) != weights).any()
+        leaves = [tensors[f"grad.{name}"] * np.float32(8) for tensors in shards]
+        assert all((portable1.bf16(leaf) == leaf).all() for leaf in leaves)
+        found = shards[0][f"mean_grad.{name}"] * np.float32(64)
+        assert (found == portable1.shard_sum(leaves, "bf16")).all(), name
+        assert name.endswith("bias") or (found != portable1.shard_sum(leaves)).any(), name

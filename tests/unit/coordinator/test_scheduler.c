@@ -324,6 +324,27 @@ static void test_pinned_job_rejects_a_later_worker_with_a_message(void **state) 
     fx_destroy(f);
 }
 
+/* A worker that speaks a protocol before 1.3 does not know bf16 weights. */
+static void test_workers_without_bf16_get_no_lease_of_a_bf16_job(void **state) {
+    (void)state;
+    fixture *f = fx_create((coord_core_config){0});
+    coord_job_info info = fx_info(1);
+    info.bf16 = true;
+    fx_add(f, info);
+    fx_join(f, 1, 1, 7);
+    assert_null(fx_pull(f, 1));
+    assert_string_equal(fx_view(f, 1).waiting_for, "workers");
+    coord_event modern = {.type = COORD_EVENT_WORKER_JOINED, .worker = 2};
+    modern.joined.name = "modern";
+    modern.joined.threads = 1;
+    modern.joined.bf16 = true;
+    fx_send(f, modern);
+    assert_non_null(fx_pull(f, 2));
+    fx_add(f, fx_info(2)); /* the older one computes other jobs */
+    assert_int_equal(f->lease[1].job, 2);
+    fx_destroy(f);
+}
+
 static void test_portable_job_accepts_every_worker(void **state) {
     (void)state;
     fixture *f = fx_create((coord_core_config){0});
@@ -410,6 +431,7 @@ int main(void) {
         cmocka_unit_test(test_frozen_worker_does_not_use_up_the_limit),
         cmocka_unit_test(test_first_worker_pins_the_fingerprint_and_others_get_the_reason),
         cmocka_unit_test(test_pinned_job_rejects_a_later_worker_with_a_message),
+        cmocka_unit_test(test_workers_without_bf16_get_no_lease_of_a_bf16_job),
         cmocka_unit_test(test_portable_job_accepts_every_worker),
         cmocka_unit_test(test_queued_jobs_do_not_slow_decisions_down),
     };

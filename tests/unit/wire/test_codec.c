@@ -12,6 +12,7 @@
 
 #include "common/base/hash.h"
 #include "common/wire/codec.h"
+#include "common/wire/message_proto.h"
 #include "fuzz/fuzz_frame.c" // NOLINT(bugprone-suspicious-include)
 #include "fuzz/replay.h"
 #include "proto/wire.pb-c.h"
@@ -163,6 +164,32 @@ static void test_pull_round_trip_with_and_without_result(void **state) {
     assert_true(back.pull.result.loss == m.pull.result.loss);
     assert_int_equal(back.pull.result.compute_ns, 13);
     assert_string_equal(back.pull.result.failure, "out of memory");
+}
+
+/* The types of weights and gradients. A type that this program does not know is refused. */
+static void test_types_of_values_round_trip(void **state) {
+    (void)state;
+    for (int values = COP_VALUES_F32; values <= COP_VALUES_BF16; values++) {
+        cop_message m = {.type = COP_MESSAGE_PULL};
+        m.pull = (cop_pull){.worker = 1, .have_values = (cop_values)values};
+        m.pull.result =
+            (cop_result){.present = true, .kind = COP_LEASE_TRAIN, .values = (cop_values)values};
+        cop_message back = travel(&m);
+        assert_int_equal(back.pull.have_values, values);
+        assert_int_equal(back.pull.result.values, values);
+        m = (cop_message){.type = COP_MESSAGE_LEASE};
+        m.lease = (cop_lease){.kind = COP_LEASE_TRAIN, .weights_values = (cop_values)values};
+        back = travel(&m);
+        assert_int_equal(back.lease.weights_values, values);
+    }
+    Coppice__Wire__Lease lease = COPPICE__WIRE__LEASE__INIT;
+    cop_message m = {.type = COP_MESSAGE_LEASE};
+    lease.has_kind = lease.has_weights_values = 1;
+    lease.kind = COPPICE__WIRE__RESULT__KIND__TRAIN;
+    lease.weights_values = COPPICE__WIRE__VALUES__BF16;
+    assert_true(cop_message_from_proto(&lease.base, &m));
+    lease.weights_values = (Coppice__Wire__Values)3;
+    assert_false(cop_message_from_proto(&lease.base, &m));
 }
 
 /* Fields that only an ensemble's lease has. */
@@ -489,6 +516,7 @@ int main(void) {
         cmocka_unit_test(test_welcome_and_heartbeats_round_trip),
         cmocka_unit_test(test_pull_round_trip_with_and_without_result),
         cmocka_unit_test(test_lease_round_trip_keeps_its_parts),
+        cmocka_unit_test(test_types_of_values_round_trip),
         cmocka_unit_test(test_lease_of_an_ensemble_round_trips),
         cmocka_unit_test(test_small_types_round_trip),
         cmocka_unit_test(test_every_failure_code_survives_the_round_trip),

@@ -27,7 +27,7 @@ typedef struct fixture {
     cop_data_view view;
 } fixture;
 
-static void make_fixture(fixture *f, uint64_t seed) {
+static void make_fixture_with(fixture *f, uint64_t seed, const char *wire) {
     char text[1024];
     cop_error error = {0};
     Coppice__Job *message = NULL;
@@ -35,9 +35,9 @@ static void make_fixture(fixture *f, uint64_t seed) {
                           "name: small\nseed: %llu\ndata: {source: synthetic-digits}\nmodel:\n"
                           "  - dropout: {p: 0.2}\n  - linear: {units: 33}\n  - relu: {}\n"
                           "  - dropout: {p: 0.5}\n  - linear: {units: 10}\nloss: cross_entropy\n"
-                          "train: {steps: 20, batch: %d, shards: %d}\n"
+                          "train: {steps: 20, batch: %d, shards: %d, wire: %s}\n"
                           "optimizer: {sgd: {rate: 0.1, momentum: 0.9}}\n",
-                          (unsigned long long)seed, BATCH, SHARDS);
+                          (unsigned long long)seed, BATCH, SHARDS, wire);
     cop_err e = cop_data_make_synthetic(1, 553, 300, &f->data, &error);
     if (!e) e = cop_document_parse_job(text, (size_t)length, "test", &message, &error);
     if (!e) e = cop_job_create(message, f->data, &f->job, &error);
@@ -47,6 +47,10 @@ static void make_fixture(fixture *f, uint64_t seed) {
     f->spec = cop_job_pack(f->job);
     f->weights = cop_buffer_create((size_t)cop_model_floats(f->job->model) * sizeof(float));
     cop_model_init(f->job->model, f->job->seed, f->weights->data);
+}
+
+static void make_fixture(fixture *f, uint64_t seed) {
+    make_fixture_with(f, seed, "f32");
 }
 
 static void drop_fixture(fixture *f) {

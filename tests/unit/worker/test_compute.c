@@ -180,26 +180,129 @@ static void test_evaluation_on_any_number_of_threads(void **state) {
     }
 }
 
+/* ---- wire: bf16 ---- */
+
+/* A training lease with its weights rounded. */
+static cop_message rounded_lease(const fixture *f, uint32_t first, uint32_t count) {
+    cop_message m = train_lease(f, 2, first, count, true);
+    const size_t floats = gradient_size(f) / sizeof(float);
+    cop_buffer *sent = cop_buffer_create(floats * sizeof(uint16_t));
+    for (size_t i = 0; i < floats; i++)
+        ((uint16_t *)sent->data)[i] = cop_bf16_of(((const float *)f->weights->data)[i]);
+    cop_buffer_release(m.part[COP_PART_WEIGHTS]);
+    m.part[COP_PART_WEIGHTS] = sent;
+    m.lease.weights_values = COP_VALUES_BF16;
+    return m;
+}
+
+/* The gradient of a block equals the rounded sum of those of its shards, however many threads
+ * compute it. */
+static void test_rounded_blocks_are_rounded_sums_of_their_shards(void **state) {
+    (void)state;
+    fixture f;
+    make_fixture_with(&f, 1, "bf16");
+    const size_t floats = gradient_size(&f) / sizeof(float);
+    static const uint32_t first[] = {0, 4, 4, 0, 2}, count[] = {7, 3, 2, 4, 2};
+    cop_buffer *shards[SHARDS];
+    cop_result result;
+    worker_compute *one = make_compute(1);
+    for (uint32_t i = 0; i < SHARDS; i++) {
+        shards[i] = run(one, rounded_lease(&f, i, 1), &result);
+        assert_string_equal(result.failure, "");
+        assert_int_equal(result.values, COP_VALUES_BF16);
+        assert_int_equal(shards[i]->size, floats * sizeof(uint16_t));
+    }
+    float *sum = cop_alloc_array(floats, sizeof *sum);
+    for (size_t b = 0; b < sizeof first / sizeof *first; b++) {
+        int16_t ops[2 * SHARDS];
+        const float *inputs[SHARDS];
+        for (uint32_t i = 0; i < count[b]; i++) inputs[i] = shards[first[b] + i]->data;
+        const cop_tree tree = {.count = (int)count[b],
+                               .op_count = cop_tree_build((int)count[b], NULL, ops),
+                               .ops = ops,
+                               .round_nodes = true,
+                               .bf16_inputs = true};
+        cop_kernels_find("baseline")->tree_sum(inputs, &tree, sum, floats);
+        for (int threads = 1; threads <= 4; threads++) {
+            worker_compute *c = make_compute(threads);
+            cop_buffer *got = run(c, rounded_lease(&f, first[b], count[b]), &result);
+            assert_string_equal(result.failure, "");
+            for (size_t i = 0; i < floats; i++)
+                assert_int_equal(((const uint16_t *)got->data)[i], cop_bf16_of(sum[i]));
+            cop_buffer_release(got);
+            worker_compute_destroy(c);
+        }
+    }
+    for (int i = 0; i < SHARDS; i++) cop_buffer_release(shards[i]);
+    cop_free(sum);
+    worker_compute_destroy(one);
+    drop_fixture(&f);
+}
+
+/* Weights of the wrong type or size are refused. Those of an evaluation do not serve a training
+ * lease of the same version. */
+static void test_weights_of_another_type_are_refused(void **state) {
+    const fixture *plain = *state;
+    fixture f;
+    make_fixture_with(&f, 1, "bf16");
+    worker_compute *c = make_compute(1);
+    cop_result r;
+    cop_pull have;
+    assert_null(run(c, train_lease(&f, 1, 0, SHARDS, true), &r));
+    assert_string_equal(r.failure, "the weights are f32: expected bf16");
+    cop_message m = rounded_lease(&f, 0, 1);
+    m.part[COP_PART_WEIGHTS]->size -= 2;
+    assert_null(run(c, m, &r));
+    assert_non_null(strstr(r.failure, "the weights have"));
+    m = evaluate_lease(&f, 20, true);
+    m.lease.version = 0;
+    assert_null(run(c, m, &r));
+    assert_string_equal(r.failure, "");
+    worker_compute_held(c, &have);
+    assert_int_equal(have.have_values, COP_VALUES_F32);
+    m = rounded_lease(&f, 0, 1);
+    cop_buffer_release(m.part[COP_PART_WEIGHTS]);
+    m.part[COP_PART_WEIGHTS] = NULL;
+    assert_null(run(c, m, &r));
+    assert_non_null(strstr(r.failure, "the lease has no weights"));
+    cop_buffer_release(run(c, rounded_lease(&f, 0, 1), &r));
+    assert_string_equal(r.failure, "");
+    worker_compute_held(c, &have);
+    assert_int_equal(have.have_values, COP_VALUES_BF16);
+    m = evaluate_lease(&f, 20, false);
+    m.lease.version = 0;
+    assert_null(run(c, m, &r));
+    assert_non_null(strstr(r.failure, "the lease has no weights"));
+    worker_compute_destroy(c);
+    c = make_compute(1);
+    m = train_lease(plain, 1, 0, SHARDS, true);
+    m.lease.weights_values = COP_VALUES_BF16;
+    assert_null(run(c, m, &r));
+    assert_string_equal(r.failure, "the weights are bf16: expected f32");
+    worker_compute_destroy(c);
+    drop_fixture(&f);
+}
+
 /* ---- caches between leases ---- */
 
 static void test_weights_and_job_are_kept(void **state) {
     const fixture *f = *state;
     worker_compute *c = make_compute(1);
-    uint64_t job, version;
+    cop_pull have;
     cop_result r;
-    worker_compute_held(c, &job, &version);
-    assert_int_equal(job, 0);
-    assert_int_equal(version, 0);
+    worker_compute_held(c, &have);
+    assert_int_equal(have.have_job, 0);
+    assert_int_equal(have.have_version, 0);
     cop_buffer_release(run(c, train_lease(f, 1, 0, SHARDS, true), &r));
-    worker_compute_held(c, &job, &version);
-    assert_int_equal(job, 5);
-    assert_int_equal(version, 1); /* version 0, plus 1 */
+    worker_compute_held(c, &have);
+    assert_int_equal(have.have_job, 5);
+    assert_int_equal(have.have_version, 1); /* version 0, plus 1 */
     cop_buffer *again = run(c, train_lease(f, 1, 0, SHARDS, false), &r);
     assert_string_equal(r.failure, "");
     cop_buffer_release(again);
     worker_compute_forget(c);
-    worker_compute_held(c, &job, &version);
-    assert_int_equal(job, 0);
+    worker_compute_held(c, &have);
+    assert_int_equal(have.have_job, 0);
     assert_null(run(c, train_lease(f, 1, 0, SHARDS, false), &r));
     assert_non_null(strstr(r.failure, "spec"));
     worker_compute_destroy(c);
@@ -409,6 +512,8 @@ int main(void) {
         TEST(test_blocks_sum_to_the_whole),
         TEST(test_result_names_its_lease),
         TEST(test_evaluation_on_any_number_of_threads),
+        TEST(test_rounded_blocks_are_rounded_sums_of_their_shards),
+        TEST(test_weights_of_another_type_are_refused),
         TEST(test_weights_and_job_are_kept),
         TEST(test_two_jobs_stay_cached_and_a_third_replaces_one),
         TEST(test_new_spec_under_the_same_job_number_is_used),
