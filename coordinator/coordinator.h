@@ -21,6 +21,7 @@ typedef struct coord_config {
      * has no such folder; `coppice run` uses its run folder instead. */
     const char *state;
     const char *const *listen; /* URLs, NULL-terminated; NULL or empty: in-process links only */
+    const char *http;          /* address of the HTTP server; NULL: there is none */
     const char *data_folder;   /* --data: holds sets that jobs can name; NULL: there is none */
     uint32_t jobs_per_client;  /* unfinished jobs that one certificate may have; 0: the default */
     /* How many workers and how many held requests one identity may have. 0: the defaults in

@@ -35,7 +35,7 @@ by_system() {
 
 libraries() {
     echo libuv1-dev libprotobuf-c-dev libopenblas-pthread-dev libsqlite3-dev libyaml-dev \
-        libxxhash-dev libsodium-dev zlib1g-dev libcairo2-dev libpng-dev libssl-dev
+        libxxhash-dev libsodium-dev zlib1g-dev libcairo2-dev libpng-dev libssl-dev libmicrohttpd-dev
     by_system libjpeg62-turbo-dev libjpeg-turbo8-dev
     # An older nng does not work: COPPICE_NNG_SOURCE (CMakeLists.txt) builds nng from source.
     if since 13 25.04; then echo libnng-dev; fi
@@ -48,9 +48,9 @@ names() {
                 libsodium23 zlib1g libcairo2 ca-certificates
             by_system libjpeg62-turbo libjpeg-turbo8
             if since 13 24.04; then
-                echo libuv1t64 libpng16-16t64 libcurl4t64 libssl3t64
+                echo libuv1t64 libpng16-16t64 libcurl4t64 libssl3t64 libmicrohttpd12t64
             else
-                echo libuv1 libpng16-16 libcurl4 libssl3
+                echo libuv1 libpng16-16 libcurl4 libssl3 libmicrohttpd12
             fi
             if since 13 25.04; then echo libnng1; fi
             ;;
@@ -62,7 +62,7 @@ names() {
         check)
             echo libcmocka-dev python3 python3-pytest python3-pytest-xdist python3-numpy \
                 python3-pil python3-yaml strace sqlite3 procps openssl iproute2 universal-ctags \
-                bash-completion
+                bash-completion python3-prometheus-client
             if since 13 24.10; then echo python3-safetensors; fi
             ;;
         parity)

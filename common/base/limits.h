@@ -3,45 +3,46 @@
 #ifndef COP_BASE_LIMITS_H
 #define COP_BASE_LIMITS_H
 
-#define COP_LAYERS_MAX          256
-#define COP_PARAMETERS_MAX      (1u << 29) /* floats in one model */
-#define COP_UNITS_MAX           (1u << 20) /* features of one layer's output */
-#define COP_BATCH_MAX           65536
-#define COP_SHARDS_MAX          1024
-#define COP_LEASE_SAMPLES_MAX   8192       /* samples in one lease */
-#define COP_EVAL_SLICE          1000       /* samples of an evaluation in one lease (D10) */
-#define COP_LEASE_MEMBERS_MAX   64         /* members of an ensemble in one lease */
-#define COP_ENSEMBLE_BYTES_MAX  (1u << 30) /* memory for the sums of one ensemble */
-#define COP_CLASSES_MAX         65536
-#define COP_CLASS_NAME_MAX      200   /* bytes of the name of a class */
-#define COP_CLASS_NAMES_BYTES   32768 /* bytes of all class names of a set, which a job contains */
-#define COP_STATISTICS_MAX      16384 /* means of `normalize: standard`, and as many deviations */
-#define COP_SAMPLES_MAX         0x7fffffffu
-#define COP_INPUT_FILE_MAX      (8ull << 30) /* bytes of a file of samples for `predict` */
-#define COP_INPUT_STREAM_MAX    (1ull << 30) /* bytes of samples for `predict` on standard input */
-#define COP_JOB_FILE_MAX        (1u << 20)   /* bytes of a job file */
-#define COP_JOB_YAML_DEPTH_MAX  16
-#define COP_NAME_MAX            128 /* bytes of a name, including the final NUL */
-#define COP_FRAME_HEADER_SIZE   64
-#define COP_FRAME_PROTO_MAX     (64u << 10) /* protobuf header of a frame */
-#define COP_FRAME_UNPACK_MAX    (4u << 20)  /* bytes of memory for unpacking one such header */
-#define COP_FRAME_BODY_MAX      (2ull << 30)
-#define COP_FRAME_SIZE_MAX      (COP_FRAME_HEADER_SIZE + COP_FRAME_PROTO_MAX + 64 + COP_FRAME_BODY_MAX)
-#define COP_SEGMENT_SIZE_MAX    (2ull << 30) /* bytes of one segment of shared memory */
-#define COP_CHUNK_SIZE          (4u << 20)   /* bytes of one chunk of an upload of data */
-#define COP_WORKERS_MAX         1024         /* workers that are connected to one coordinator */
-#define COP_POOL_MAX            16384        /* workers that the core can handle (in tests) */
-#define COP_WORKER_THREADS_MAX  256          /* compute threads of one worker */
-#define COP_WATCHES_MAX         512          /* requests that are held until there is news */
-#define COP_CALLS_MAX           256          /* unanswered calls that read files or compute */
-#define COP_LARGE_CALLS_MAX     32           /* of these, calls that hold a model, set or history */
-#define COP_EVALUATIONS_MAX     4            /* running evaluations of finished jobs */
-#define COP_EVALUATION_PLACES   16           /* evaluations that run or whose results are kept */
-#define COP_CONNECTIONS_MAX     4096         /* connections of one coordinator */
-#define COP_HALF_OPEN_MAX       256 /* unfinished TLS handshakes; one more ends the oldest */
-#define COP_JOBS_MAX            16384
-#define COP_EVALUATION_NUMBERS  (1ull << 48) /* eval-N has the number COP_EVALUATION_NUMBERS + N */
-#define COP_JOBS_PER_CLIENT_MAX 2048         /* unfinished jobs of one certificate */
+#define COP_LAYERS_MAX           256
+#define COP_PARAMETERS_MAX       (1u << 29) /* floats in one model */
+#define COP_UNITS_MAX            (1u << 20) /* features of one layer's output */
+#define COP_BATCH_MAX            65536
+#define COP_SHARDS_MAX           1024
+#define COP_LEASE_SAMPLES_MAX    8192       /* samples in one lease */
+#define COP_EVAL_SLICE           1000       /* samples of an evaluation in one lease (D10) */
+#define COP_LEASE_MEMBERS_MAX    64         /* members of an ensemble in one lease */
+#define COP_ENSEMBLE_BYTES_MAX   (1u << 30) /* memory for the sums of one ensemble */
+#define COP_CLASSES_MAX          65536
+#define COP_CLASS_NAME_MAX       200   /* bytes of the name of a class */
+#define COP_CLASS_NAMES_BYTES    32768 /* bytes of all class names of a set, which a job contains */
+#define COP_STATISTICS_MAX       16384 /* means of `normalize: standard`, and as many deviations */
+#define COP_SAMPLES_MAX          0x7fffffffu
+#define COP_INPUT_FILE_MAX       (8ull << 30) /* bytes of a file of samples for `predict` */
+#define COP_INPUT_STREAM_MAX     (1ull << 30) /* bytes of samples for `predict` on standard input */
+#define COP_JOB_FILE_MAX         (1u << 20)   /* bytes of a job file */
+#define COP_JOB_YAML_DEPTH_MAX   16
+#define COP_NAME_MAX             128 /* bytes of a name, including the final NUL */
+#define COP_FRAME_HEADER_SIZE    64
+#define COP_FRAME_PROTO_MAX      (64u << 10) /* protobuf header of a frame */
+#define COP_FRAME_UNPACK_MAX     (4u << 20)  /* bytes of memory for unpacking one such header */
+#define COP_FRAME_BODY_MAX       (2ull << 30)
+#define COP_FRAME_SIZE_MAX       (COP_FRAME_HEADER_SIZE + COP_FRAME_PROTO_MAX + 64 + COP_FRAME_BODY_MAX)
+#define COP_SEGMENT_SIZE_MAX     (2ull << 30) /* bytes of one segment of shared memory */
+#define COP_CHUNK_SIZE           (4u << 20)   /* bytes of one chunk of an upload of data */
+#define COP_WORKERS_MAX          1024         /* workers that are connected to one coordinator */
+#define COP_POOL_MAX             16384        /* workers that the core can handle (in tests) */
+#define COP_WORKER_THREADS_MAX   256          /* compute threads of one worker */
+#define COP_WATCHES_MAX          512          /* requests that are held until there is news */
+#define COP_CALLS_MAX            256          /* unanswered calls that read files or compute */
+#define COP_LARGE_CALLS_MAX      32   /* of these, calls that hold a model, set or history */
+#define COP_EVALUATIONS_MAX      4    /* running evaluations of finished jobs */
+#define COP_EVALUATION_PLACES    16   /* evaluations that run or whose results are kept */
+#define COP_CONNECTIONS_MAX      4096 /* connections of one coordinator */
+#define COP_HTTP_CONNECTIONS_MAX 256  /* HTTP connections of one coordinator */
+#define COP_HALF_OPEN_MAX        256  /* unfinished TLS handshakes; one more ends the oldest */
+#define COP_JOBS_MAX             16384
+#define COP_EVALUATION_NUMBERS   (1ull << 48) /* eval-N has the number COP_EVALUATION_NUMBERS + N */
+#define COP_JOBS_PER_CLIENT_MAX  2048         /* unfinished jobs of one certificate */
 /* What one identity may use of the totals above. An identity is a certificate, or all holders of
  * the token together. Without certificates there is only one identity, which may use the totals. */
 #define COP_SESSIONS_PER_IDENTITY_MAX    768

@@ -89,6 +89,20 @@ typedef struct cop_server_counters {
 /* Reads the counters. They count since the server was created. Any thread. */
 void cop_server_count(const cop_server *server, cop_server_counters *out);
 
+/* Reads the counters of the server that has the request. */
+void cop_request_count(const cop_request *request, cop_server_counters *out);
+
+/* Called with the reply to a message of cop_server_submit, which it must leave zeroed; it keeps the
+ * receipt of the reply while it uses the parts. NULL: the server has dropped the request. Any
+ * thread, but never within cop_server_submit. */
+typedef void (*cop_server_answered)(void *context, cop_message *reply);
+/* Gives the server a request from this process, as if a client without a certificate had sent it,
+ * and returns at once. `answered` is called exactly once. `message` is set to zero. False: the
+ * server is closed or out of memory; then nothing is called, and the caller keeps `message`. Any
+ * thread. */
+bool cop_server_submit(cop_server *server, cop_message *message, const char *address,
+                       cop_server_answered answered, void *context);
+
 /* ---- link: the client side ---- */
 typedef struct cop_link cop_link;
 

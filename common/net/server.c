@@ -343,3 +343,7 @@ void cop_server_count(const cop_server *server, cop_server_counters *out) {
                                  .refused = atomic_load(&server->refused),
                                  .connections = live_count(server)};
 }
+
+void cop_request_count(const cop_request *request, cop_server_counters *out) {
+    cop_server_count(request->server, out);
+}

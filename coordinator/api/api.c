@@ -59,7 +59,8 @@ typedef struct api_method {
     X(INFO, info, false, 0)                                                                        \
     X(START_EVALUATION, start_evaluation, false, 0)                                                \
     X(WATCH_EVALUATION, watch_evaluation, false, 0)                                                \
-    X(HISTORY, history, true, 0)
+    X(HISTORY, history, true, 0)                                                                   \
+    X(METRICS, metrics, false, 0)
 
 static const api_method methods[] = {
 #define X(METHOD, name, is_large, max)                                                             \

@@ -74,6 +74,17 @@ typedef struct api_watcher {
     uint64_t after; /* of a log: the id of the last event that the client has */
 } api_watcher;
 
+/* What the jobs have done since the coordinator started. Unlike the notes, these figures never
+ * become smaller. api_metrics.c. */
+#define API_STEP_BUCKETS 10
+typedef struct api_totals {
+    uint64_t steps, samples, checkpoints;
+    uint64_t given, repeated, ignored, audited, disputed, rollbacks; /* as coord_lease_counts */
+    double step_seconds;                                             /* of all steps */
+    uint64_t step_buckets[API_STEP_BUCKETS]; /* how many steps took at most each of the limits */
+    int64_t checkpoint_ms;                   /* Unix time of the newest checkpoint; 0: none */
+} api_totals;
+
 typedef struct api_task api_task;
 
 /* A place that a call needs to run on the thread pool. The call keeps it until its answer has left.
@@ -88,6 +99,7 @@ struct coord_api {
     coord_engine *engine;
     const coord_access *access;
     uint64_t started_ns;
+    api_totals totals;
     api_note *notes;      /* sorted by job number, ascending */
     uint32_t count;       /* number of notes */
     uint32_t capacity;    /* number of notes that the array has room for */
@@ -228,6 +240,11 @@ void api_history(coord_api *, cop_request *, ProtobufCMessage *);
 void api_list_workers(coord_api *, cop_request *, ProtobufCMessage *);
 void api_drain_worker(coord_api *, cop_request *, ProtobufCMessage *);
 void api_info(coord_api *, cop_request *, ProtobufCMessage *);
+void api_metrics(coord_api *, cop_request *, ProtobufCMessage *);
+/* Add a step, and what became of a job's leases between two reports, to the totals. */
+void api_totals_step(api_totals *totals, double seconds, uint64_t samples);
+void api_totals_leases(api_totals *totals, const coord_lease_counts *before,
+                       const coord_lease_counts *now);
 void api_list_data(coord_api *, cop_request *, ProtobufCMessage *);
 void api_offer_data(coord_api *, cop_request *, ProtobufCMessage *);
 void api_put_chunk(coord_api *, cop_request *, ProtobufCMessage *);

@@ -157,13 +157,15 @@ void api_status(coord_api *api, const api_note *n, Coppice__Api__JobStatus *s) {
 
 /* ---- reports of the core ---- */
 
-static void note_metrics(api_note *n, const coord_action *a) {
+static void note_metrics(coord_api *api, api_note *n, const coord_action *a) {
     double samples = (double)a->metrics.samples;
     if (!a->metrics.samples) return;
+    const double before = n->seconds;
     n->seconds = a->metrics.seconds;
     switch (a->type) {
     case COORD_ACTION_METRICS:
         n->step = a->step;
+        api_totals_step(&api->totals, fmax(n->seconds - before, 0), a->metrics.samples);
         n->epoch_loss_sum += a->metrics.loss_sum;
         n->samples += a->metrics.samples;
         if (a->step <= n->steps_per_epoch) { /* in the first epoch, shows the mean so far */
@@ -211,6 +213,7 @@ static void note_state(coord_api *api, api_note *n, const coord_action *a) {
 void api_note_leases(coord_api *api, api_note *n) {
     coord_job_view view;
     if (!coord_core_job(api->engine->core, n->job, 0, &view)) return;
+    api_totals_leases(&api->totals, &n->leases, &view.leases);
     n->leases = view.leases;
     if (!n->evaluation) return;
     n->step = view.blocks_done;
@@ -229,8 +232,10 @@ void api_note_action(coord_engine *engine, const coord_action *a, const char *di
     } else if (a->type == COORD_ACTION_CHECKPOINT) {
         if (digest) snprintf(n->digest, sizeof n->digest, "%s", digest);
         snprintf(n->warning, sizeof n->warning, "%s", warning);
+        api->totals.checkpoints += digest != NULL;
+        if (digest) api->totals.checkpoint_ms = (int64_t)cop_clock_unix_ms();
     } else {
-        note_metrics(n, a);
+        note_metrics(api, n, a);
     }
 }
 

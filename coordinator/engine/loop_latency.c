@@ -27,6 +27,7 @@ void coord_times_add(coord_times *s, uint64_t ns) {
     COP_ASSERT(bin < COORD_TIME_BINS && ns <= end_of(bin));
     s->bins[bin]++;
     s->count++;
+    s->sum_ns += ns;
     if (ns > s->max_ns) s->max_ns = ns;
 }
 
@@ -41,6 +42,12 @@ uint64_t coord_times_quantile(const coord_times *s, double share) {
         return end < s->max_ns ? end : s->max_ns;
     }
     return 0;
+}
+
+uint64_t coord_times_within(const coord_times *s, uint64_t ns) {
+    uint64_t seen = 0;
+    for (uint32_t bin = 0; bin < COORD_TIME_BINS && end_of(bin) <= ns; bin++) seen += s->bins[bin];
+    return seen;
 }
 
 static void on_prepare(uv_prepare_t *prepare) {

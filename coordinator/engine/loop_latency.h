@@ -17,6 +17,7 @@
 typedef struct coord_times {
     uint64_t count;  /* number of times */
     uint64_t max_ns; /* the longest time */
+    uint64_t sum_ns; /* of all times */
     uint64_t bins[COORD_TIME_BINS];
 } coord_times;
 
@@ -34,6 +35,9 @@ void coord_times_add(coord_times *times, uint64_t ns);
 /* Returns a quantile in ns: a fraction `share` (0 to 1) of all times did not exceed it. 0: there
  * are no times. */
 uint64_t coord_times_quantile(const coord_times *times, double share);
+/* How many times were at most `ns`. The bin that contains `ns` does not count, so the result may be
+ * too small by times between 8/9 of `ns` and `ns`. */
+uint64_t coord_times_within(const coord_times *times, uint64_t ns);
 
 /* Starts measuring the rounds of the loop, which must be configured with UV_METRICS_IDLE_TIME. The
  * caller closes latency->prepare with the loop's other handles; it does not keep the loop alive. */

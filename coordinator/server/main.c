@@ -24,7 +24,7 @@ typedef struct option_list {
 
 typedef struct coordinator_options {
     option_list listen, hosts, add;
-    const char *state, *data, *shm, *init_tls, *days;
+    const char *http, *state, *data, *shm, *init_tls, *days;
     uint64_t quota;
     int64_t jobs_per_client, update_threads;
     cop_tls_options tls;
@@ -40,6 +40,9 @@ static const cop_option rows[] = {
      "tcp://HOST:PORT, tls+tcp://HOST:PORT or ipc:///PATH; may be repeated (default "
      "tcp://127.0.0.1:29700)",
      0, LIST_AT(listen)},
+    {"http", "ADDRESS:PORT",
+     "serve /metrics, probes and a JSON API, such as 127.0.0.1:8790, or off (default off)", 0,
+     COP_OPTION_TEXT, AT(http)},
     {"state", "DIR",
      "store, token, data and checkpoints (default COPPICE_STATE or ~/.local/state/coppice)", 0,
      COP_OPTION_TEXT, AT(state)},
@@ -130,6 +133,7 @@ static cop_err configure(const coordinator_options *o, const char *state, coord_
     COP_TRY(load_tls(o, tls, error));
     c->tls = *tls;
     c->listen = o->listen.items;
+    c->http = o->http && strcmp(o->http, "off") != 0 ? o->http : NULL;
     c->data_folder = o->data;
     c->jobs_per_client = (uint32_t)o->jobs_per_client;
     c->update_threads = (int)o->update_threads;

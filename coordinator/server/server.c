@@ -9,6 +9,7 @@
 #include "common/base/hash.h"
 #include "common/base/log.h"
 #include "common/base/str.h"
+#include "common/net/http.h"
 #include "coordinator/store/datasets.h"
 
 #define TICK_MS     50 /* interval of on_tick */
@@ -25,6 +26,7 @@ static void on_tick(uv_timer_t *timer) {
     coord_dispatch(&server->engine, &tick);
     if (server->api) coord_api_tick(server->api, cop_clock_ns());
     coord_lending_socket_tick(&server->lending, cop_clock_ns());
+    if (server->http) coord_http_tick(server->http, !server->engine.stopping);
     cop_log_write_suppressed();
     if (server->run) coord_run_tick(server);
 }
@@ -47,6 +49,8 @@ static cop_err open_loop(coord_server *server, cop_error *error) {
         cop_log(COP_LOG_INFO, "coordinator", "listening on %s", *url);
     }
     if (server->api) COP_TRY(coord_api_recover(server->api, error));
+    if (server->config.http)
+        COP_TRY(coord_http_start(server->config.http, server->transport, &server->http, error));
     uv_timer_start(&server->tick, on_tick, TICK_MS, TICK_MS);
     coord_loop_latency_start(&server->engine.latency, &server->engine.loop);
     return COP_OK;
@@ -104,6 +108,7 @@ static void run_loop(void *argument) {
     release_sessions(server);
     if (server->transport) {
         cop_server_close(server->transport);
+        coord_http_stop(server->http);
         cop_server_destroy(server->transport);
     }
     uv_mutex_lock(&server->engine.mail_mutex);
@@ -135,6 +140,25 @@ static cop_err check_urls(const coord_config *config, cop_error *error) {
         cop_log(COP_LOG_WARN, "coordinator",
                 "%s is reachable from other machines without encryption (--insecure)", *url);
     }
+    return COP_OK;
+}
+
+/* Checks the address of the HTTP server, which has no TLS yet. USAGE: other machines could reach it
+ * and `insecure` is not set. */
+static cop_err check_http(const coord_config *config, cop_error *error) {
+    bool loopback = false;
+    if (!config->http) return COP_OK;
+    COP_TRY(cop_http_check(config->http, &loopback, error));
+    if (loopback) return COP_OK;
+    if (!config->insecure)
+        return cop_fail(error, COP_ERR_USAGE,
+                        "--http %s is reachable from other machines and its traffic is not "
+                        "encrypted: use 127.0.0.1 behind a proxy with TLS, or pass --insecure if "
+                        "the network is trusted",
+                        config->http);
+    cop_log(COP_LOG_WARN, "coordinator",
+            "--http %s is reachable from other machines without encryption (--insecure)",
+            config->http);
     return COP_OK;
 }
 
@@ -218,6 +242,7 @@ static cop_err copy_config(coord_server *server, const coord_config *config, cop
 cop_err coord_start(const coord_config *config, coord_server **out, cop_error *error) {
     COP_ASSERT(config->kernels != NULL);
     COP_TRY(check_urls(config, error));
+    COP_TRY(check_http(config, error));
     coord_server *server = cop_alloc(sizeof *server);
     if (!server) return cop_no_memory(error);
     server->lock_file = -1;

@@ -10,6 +10,7 @@
 
 #include "common/base/segment.h"
 #include "coordinator/api/access.h"
+#include "coordinator/api/http.h"
 #include "coordinator/api/service.h"
 #include "coordinator/coordinator.h"
 #include "coordinator/engine/engine.h"
@@ -48,6 +49,7 @@ struct coord_server {
     cop_server *transport;
     coord_lending_socket lending;
     cop_segment *proof;           /* whoever has its secret shares host and user; NULL: none */
+    coord_http *http;             /* NULL: there is no HTTP server */
     coord_api *api;               /* NULL: the server has no state folder (an embedded run) */
     struct coord_run *run;        /* the embedded run, for the loop thread; NULL until the core
                                      has the job */

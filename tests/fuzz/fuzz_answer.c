@@ -127,6 +127,7 @@ static const ProtobufCMessageDescriptor *const answers[] = {
     [COPPICE__API__METHOD__HISTORY] = &coppice__api__history_answer__descriptor,
     [COPPICE__API__METHOD__START_EVALUATION] = &coppice__api__start_evaluation_answer__descriptor,
     [COPPICE__API__METHOD__WATCH_EVALUATION] = &coppice__api__watch_evaluation_answer__descriptor,
+    [COPPICE__API__METHOD__METRICS] = &coppice__api__metrics_answer__descriptor,
 };
 
 /* Prints an answer as JSON. If this JSON is accepted when it is read back, it must be printed the

@@ -167,6 +167,7 @@ LIMITS = {
     },
     "A coordinator": {
         "COP_CONNECTIONS_MAX": "connections",
+        "COP_HTTP_CONNECTIONS_MAX": "HTTP connections",
         "COP_HALF_OPEN_MAX": "connections in the TLS handshake; beyond that, the oldest is closed",
         "COP_WORKERS_MAX": "workers",
         "COP_SESSIONS_PER_IDENTITY_MAX": "workers of one identity",
