@@ -21,7 +21,7 @@ def test_image_is_small_and_runs_unprivileged(image):
 
 
 def test_container_faults_do_not_change_the_digest(composition, job, digest_of):
-    pool, text = composition, job(20000)
+    pool, text = composition, job(8000)
     network = f"{pool.name}_default"
     wait_for(lambda: len(pool.workers()) == 2, "two workers")
     assert all(w["address"].count(":") for w in pool.workers()), "over TLS and TCP"
