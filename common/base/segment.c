@@ -231,6 +231,25 @@ cop_err cop_segment_lend(const cop_segment_name *name, int *fd, cop_error *error
     return cop_fail(error, COP_ERR_NOT_FOUND, "no such shared memory");
 }
 
+void cop_segment_send(int connection, int fd) {
+    union {
+        struct cmsghdr header;
+        char bytes[CMSG_SPACE(sizeof(int))];
+    } control = {0};
+    char byte = 0;
+    struct iovec part = {.iov_base = &byte, .iov_len = 1};
+    struct msghdr m = {.msg_iov = &part,
+                       .msg_iovlen = 1,
+                       .msg_control = control.bytes,
+                       .msg_controllen = sizeof control.bytes};
+    struct cmsghdr *head = CMSG_FIRSTHDR(&m);
+    head->cmsg_level = SOL_SOCKET;
+    head->cmsg_type = SCM_RIGHTS;
+    head->cmsg_len = CMSG_LEN(sizeof fd);
+    memcpy(CMSG_DATA(head), &fd, sizeof fd);
+    (void)!sendmsg(connection, &m, MSG_DONTWAIT | MSG_NOSIGNAL);
+}
+
 /* Receives the answer's byte, and the file. Returns the file; -1: there is none. */
 static int receive_file(int connection) {
     char byte;

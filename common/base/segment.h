@@ -55,6 +55,9 @@ cop_err cop_segment_open(const cop_segment_name *name, cop_segment_access access
 /* Opens the segment's file for another process that cannot reach it as /proc/PID/fd/FD, such as one
  * in another container. The caller owns *fd. NOT_FOUND: this process has no such segment. */
 cop_err cop_segment_lend(const cop_segment_name *name, int *fd, cop_error *error);
+/* Answers a cop_segment_request that came over a Unix socket: sends the file, without waiting. If
+ * that fails, the peer sees the end of the connection. The caller still owns both. */
+void cop_segment_send(int connection, int fd);
 /* Maps the segment of a process that lends it at this socket (cop_segment_request). Waits at most
  * two seconds. Errors: as cop_segment_open; NOT_FOUND also if nobody answers. */
 cop_err cop_segment_fetch(const char *socket_path, const cop_segment_name *name,

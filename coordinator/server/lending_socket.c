@@ -42,33 +42,13 @@ static bool is_same_user(int connection) {
            peer.uid == geteuid();
 }
 
-static void send_file(int connection, int file) {
-    union {
-        struct cmsghdr header;
-        char bytes[CMSG_SPACE(sizeof(int))];
-    } control = {0};
-    char byte = 0;
-    struct iovec part = {.iov_base = &byte, .iov_len = 1};
-    struct msghdr m = {.msg_iov = &part,
-                       .msg_iovlen = 1,
-                       .msg_control = control.bytes,
-                       .msg_controllen = sizeof control.bytes};
-    struct cmsghdr *head = CMSG_FIRSTHDR(&m);
-    head->cmsg_level = SOL_SOCKET;
-    head->cmsg_type = SCM_RIGHTS;
-    head->cmsg_len = CMSG_LEN(sizeof file);
-    memcpy(CMSG_DATA(head), &file, sizeof file);
-    /* If it fails, the worker sees the end of the connection and uses its other connection. */
-    (void)!sendmsg(connection, &m, MSG_DONTWAIT | MSG_NOSIGNAL);
-}
-
 static void answer(const lending_connection *c) {
     const cop_segment_name name = {
         .id = c->request.id, .size = c->request.size, .pid = c->request.pid, .fd = c->request.fd};
     int connection, file;
     if (uv_fileno((const uv_handle_t *)&c->pipe, &connection) || !is_same_user(connection)) return;
     if (cop_segment_lend(&name, &file, NULL)) return;
-    send_file(connection, file);
+    cop_segment_send(connection, file); /* if it fails, weights go over the worker's connection */
     close(file);
 }
 
